@@ -1,0 +1,1 @@
+"""Every LLM architecture family in one JAX/Flax tree."""

@@ -1,0 +1,1 @@
+"""Counts, comparisons and reports."""

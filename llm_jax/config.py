@@ -1,0 +1,60 @@
+"""The config schema: the names every experiment shares, and how a config is checked.
+
+An experiment's `get_config()` starts from `base()` and sets what differs. Names and their order
+here are the public command line: `--config.optimizer.learning_rate=3e-4` works on all of them.
+"""
+
+from ml_collections import ConfigDict
+
+CONFIG_VERSION = 1
+
+
+def base() -> ConfigDict:
+  """Every shared name at its default; the model is the experiment's own."""
+  return ConfigDict(
+    {
+      "version": CONFIG_VERSION,
+      "seed": 0,
+      "steps": 1000,
+      "batch_size": 16,  # sequences in a step, all devices together
+      "seq_len": 128,
+      "dtype": "float32",  # compute type; parameters and optimizer state stay float32
+      "init_from": "",  # a run folder or checkpoint to take the parameters from
+      "objective": "next_token",
+      "model": {},
+      "data": {
+        "path": "",  # "": the embedded corpus; else a file, a glob or datasets:NAME
+        "mixture": (),  # ((path, weight), ...) instead of one path
+        "validation_fraction": 0.05,  # of the documents
+        "pack": True,  # several documents in a row; False: one document a row, padded
+      },
+      "tokenizer": {
+        "name": "bpe",  # byte, char, bpe, or the path of a tokenizer.json
+        "vocab_size": 1024,  # of a trained tokenizer
+      },
+      "optimizer": {
+        "name": "adamw",  # adamw, adam, sgd, lion, adafactor, muon
+        "learning_rate": 1e-3,
+        "b1": 0.9,
+        "b2": 0.95,
+        "epsilon": 1e-8,
+        "weight_decay": 0.1,
+        "decay_mask": (),  # ((regex of a parameter path, decays?), ...); (): the layers' own rule
+        "clip_norm": 1.0,  # 0: no clipping
+        "accumulation": 1,  # micro-batches a step
+      },
+      "schedule": {
+        "name": "cosine",  # constant, cosine, linear, wsd, inverse_sqrt
+        "warmup_fraction": 0.05,  # of the steps
+        "decay_fraction": 0.2,  # wsd: the last part of the steps, in which the rate falls
+        "final_fraction": 0.1,  # of the peak learning rate, at the last step
+      },
+      "parallel": {
+        "strategy": "auto",  # pmap with several local devices, else one device; or mesh
+        "axes": {"data": 1, "fsdp": 1, "tensor": 1},  # mesh: sizes; -1 once: what is left
+      },
+      "checkpoint": {"every": 500, "keep": 2, "keep_best": 1},  # every = 0: never
+      "eval": {"every": 0, "batches": 0},  # every = 0: at the end only; batches = 0: all
+      "log": {"every": 10},
+    }
+  )

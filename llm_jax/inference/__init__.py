@@ -1,0 +1,1 @@
+"""Decoding with caches and recurrent states."""

@@ -1,0 +1,1 @@
+"""Residual layers: one file each; the file's name is the layer's name in a pattern."""

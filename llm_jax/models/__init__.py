@@ -1,0 +1,1 @@
+"""Decoder, encoder and encoder-decoder, made of patterns of layers."""

@@ -1,0 +1,67 @@
+"""The two parameterised pieces that layers and models share: a projection and a norm.
+
+Legend: D model width.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from llm_jax.errors import unknown
+from llm_jax.ops.linear import linear
+from llm_jax.ops.norm import layer_norm, rms_norm
+
+
+class Projection(nn.Module):
+  """An affine map of the last `inputs` axes, through `ops/linear`.
+
+  Attributes:
+    features: output shape, such as (heads, head size).
+    axes: logical axis of each kernel dimension, inputs first.
+    inputs: how many trailing axes of x are contracted.
+    use_bias: whether a bias of the output shape is added.
+    scale: variance of the output over that of the input at initialisation; projections back to
+      the residual stream pass 1 / (2 * number of blocks), as GPT-2 does.
+  """
+
+  features: tuple[int, ...]
+  axes: tuple[str | None, ...]
+  inputs: int = 1
+  use_bias: bool = True
+  scale: float = 1.0
+
+  @nn.compact
+  def __call__(self, x):
+    shape = x.shape[x.ndim - self.inputs :] + self.features
+    init = nn.initializers.variance_scaling(
+      self.scale,
+      "fan_in",
+      "truncated_normal",
+      in_axis=tuple(range(self.inputs)),
+      out_axis=tuple(range(self.inputs, len(shape))),
+    )
+    kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape)
+    y = linear(x, kernel, self.inputs)
+    if self.use_bias:
+      zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[self.inputs :])
+      bias = self.param("bias", zeros, self.features)
+      y = y + bias.astype(y.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+    return y
+
+
+class Norm(nn.Module):
+  """A norm chosen by name: "layernorm" (scale and bias) or "rmsnorm" (scale)."""
+
+  kind: str = "layernorm"
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x):
+    axes, shape = ("embed",), x.shape[-1:]
+    ones = nn.with_logical_partitioning(nn.initializers.ones, axes)
+    scale = self.param("scale", ones, shape, jnp.float32)
+    if self.kind == "rmsnorm":
+      return rms_norm(x, scale, self.epsilon)
+    if self.kind == "layernorm":
+      zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes)
+      return layer_norm(x, scale, self.param("bias", zeros, shape, jnp.float32), self.epsilon)
+    raise unknown("norm", self.kind, ("layernorm", "rmsnorm"))

@@ -1,0 +1,1 @@
+"""Pure array functions, no parameters: a readable reference and its fast forms."""

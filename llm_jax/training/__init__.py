@@ -1,0 +1,1 @@
+"""Train step, loop, optimizers, parallel strategies, checkpoints, metrics."""
