@@ -53,10 +53,11 @@ class Norm(nn.Module):
 
   kind: str = "layernorm"
   epsilon: float = 1e-5
+  axis: str | None = "embed"
 
   @nn.compact
   def __call__(self, x):
-    axes, shape = ("embed",), x.shape[-1:]
+    axes, shape = (self.axis,), x.shape[-1:]
     ones = nn.with_logical_partitioning(nn.initializers.ones, axes)
     scale = self.param("scale", ones, shape, jnp.float32)
     if self.kind == "rmsnorm":
