@@ -102,7 +102,7 @@ class Attention(nn.Module):
     return q_BTHK, k_BTGK, project("v", kv_heads, "kv")
 
   def _form(self, context):
-    """Without a state columns stand in order, so that "auto" may take the form that relies on it."""
+    """Without a state columns stand in order, and "auto" may take the form that relies on it."""
     long = context.segments_BT.shape[1] > 128
     ordered = context.causal and context.prefix_BT is None
     return "aligned" if self.implementation == "auto" and long and ordered else self.implementation

@@ -51,9 +51,7 @@ class CrossAttention(nn.Module):
     elif state is not None:
       k_BGSK, v_BGSK = state["k"].astype(x_BTD.dtype), state["v"].astype(x_BTD.dtype)
     else:
-      raise ValueError(
-        "cross_attention needs a memory: context.memory_BSD, or a state that holds one"
-      )
+      raise ValueError("cross_attention needs context.memory_BSD, or a state that holds a memory")
 
     queries, keys = context.segments_BT, context.memory_segments_BS
     if state is not None:  # one document a row, whatever its number on either side

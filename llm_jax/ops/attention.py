@@ -1,6 +1,7 @@
 """Softmax attention over tokens that know their positions, documents and prefix.
 
-Legend: B batch, T query position, S key position, H heads, G key/value heads, R = H / G, K head size.
+Legend: B batch, T query position, S key position, H heads, G key/value heads, R = H / G,
+K head size.
 """
 
 from collections.abc import Callable
@@ -74,7 +75,8 @@ def attention(
     q_BTHK: queries; heads h and h + 1 share a key head when H > G.
     k_BGSK, v_BGSK: keys and values, heads before positions as a cache stores them.
     queries, keys: positions and documents, from which the mask comes.
-    bias: function of key minus query positions (B, T, S) to what is added to the scores, (B, H, T, S).
+    bias: function of key minus query positions (B, T, S) to what is added to the scores,
+      (B, H, T, S).
     soft_cap: scores become cap * tanh(score / cap); 0 is none.
     scale: 1 / sqrt(K) if None.
     implementation: "reference" (the whole square), "blockwise" (blocks of queries; memory linear in

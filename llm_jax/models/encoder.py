@@ -1,0 +1,40 @@
+"""The encoder-only model: embed, bidirectional stack, head.
+
+Legend: B batch, T position.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from llm_jax.contract import Context
+from llm_jax.models.embedding import Embedding, LanguageModelHead
+from llm_jax.models.output import Output, positions_of
+from llm_jax.models.spec import Spec
+from llm_jax.models.stack import Stack
+
+
+class Encoder(nn.Module):
+  """Reads each token in the light of all others of its document.
+
+  Attributes:
+    spec: the hyperparameters.
+    dtype: compute type; parameters are float32.
+  """
+
+  spec: Spec
+  dtype: str = "float32"
+
+  def setup(self):
+    self.embed = Embedding(self.spec)
+    self.stack = Stack(self.spec, self.spec.decoder_stages)
+    self.head = LanguageModelHead(self.spec)
+
+  def __call__(self, tokens_BT, segments=None, positions=None, train=False) -> Output:
+    """Logits of every position; the arguments are the decoder's."""
+    segments_BT = jnp.ones_like(tokens_BT) if segments is None else segments
+    positions_BT = positions_of(segments_BT, None) if positions is None else positions
+    context = Context(positions_BT, segments_BT, causal=False, train=train)
+    x_BTD = self.embed(tokens_BT, positions_BT, self.dtype, train)
+    x_BTD, _ = self.stack(x_BTD, context)
+    logits = self.head(x_BTD, self.embed.tokens) if self.spec.head != "none" else None
+    return Output(logits, x_BTD, None, {} if logits is None else {self.spec.head: logits})
