@@ -31,21 +31,26 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-_ELEMENTWISE = frozenset(
+
+def _names(text: str) -> frozenset[str]:
+  return frozenset(text.split())
+
+
+_ELEMENTWISE = _names(
   """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
   clamp clz cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma
   igamma_grad_a igammac integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min
   mul mulhi ne neg nextafter not or polygamma population_count pow random_bits random_gamma
   regularized_incomplete_beta rem rng_bit_generator rng_uniform round rsqrt select_n shift_left
   shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh threefry2x32
-  xor zeta""".split()
+  xor zeta"""
 )
-_REDUCTIONS = frozenset(
+_REDUCTIONS = _names(
   """approx_top_k argmax argmin cumlogsumexp cummax cummin cumprod cumsum reduce reduce_and
-  reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor sort top_k""".split()
+  reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor sort top_k"""
 )
-_SCATTERS = frozenset("scatter-add scatter-max scatter-min scatter-mul scatter-sub".split())
-_FREE = frozenset(
+_SCATTERS = _names("scatter-add scatter-max scatter-min scatter-mul scatter-sub")
+_FREE = _names(
   """after_all all_gather all_gather_invariant all_gather_reduced all_to_all axis_index
   bitcast_convert_type broadcast_in_dim broadcast_to complex concatenate conj
   convert_element_type copy copy_p create_token dce_sink debug_callback debug_print device_put
@@ -55,7 +60,7 @@ _FREE = frozenset(
   pure_callback pvary random_clone random_fold_in random_seed random_split random_unwrap
   random_wrap real reduce_precision reduce_scatter reduced_vary_cast_p reshape reshard rev scatter
   sharding_constraint slice split squeeze stack stop_gradient swap tie tile to_edtype transpose
-  unreachable unstack zeros_like""".split()
+  unreachable unstack zeros_like"""
 )
 
 
