@@ -6,6 +6,8 @@ here are the public command line: `--config.optimizer.learning_rate=3e-4` works 
 
 from ml_collections import ConfigDict
 
+from llm_jax.errors import unknown
+
 CONFIG_VERSION = 1
 
 
@@ -58,3 +60,19 @@ def base() -> ConfigDict:
       "log": {"every": 10},
     }
   )
+
+
+def with_mode(config: ConfigDict, mode: str) -> ConfigDict:
+  """The config of `--config=experiments/x.py:mode`: "" as it stands, or "tiny".
+
+  The tiny mode trains a model of width 32 for two steps in seconds: what a test runs.
+  """
+  if mode == "":
+    return config
+  if mode != "tiny":
+    raise unknown("mode of an experiment", mode, ("tiny",))
+  config.steps, config.batch_size, config.seq_len = 2, 8, 16
+  config.model.d_model, config.model.repeats = 32, 1
+  config.tokenizer.name = "byte"
+  config.eval.batches, config.checkpoint.every, config.log.every = 2, 2, 1
+  return config

@@ -1,0 +1,16 @@
+"""Two residual LSTM layers (Hochreiter & Schmidhuber 1997), the recurrent baseline.
+
+Run: python launch.py train --config=experiments/lstm.py
+"""
+
+from llm_jax.config import base, with_mode
+from llm_jax.models.spec import model_config
+
+
+def get_config(mode=""):
+  config = base()
+  config.model = model_config(
+    pattern=("lstm",),
+    repeats=2,
+  )
+  return with_mode(config, mode)

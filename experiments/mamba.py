@@ -1,0 +1,17 @@
+"""Mamba: selective state spaces alone (Gu & Dao 2023, arXiv:2312.00752).
+
+Run: python launch.py train --config=experiments/mamba.py
+"""
+
+from llm_jax.config import base, with_mode
+from llm_jax.models.spec import model_config
+
+
+def get_config(mode=""):
+  config = base()
+  config.model = model_config(
+    pattern=("mamba",),
+    repeats=8,
+    norm="rmsnorm",
+  )
+  return with_mode(config, mode)

@@ -1,0 +1,17 @@
+"""RWKV-4: time mixing and channel mixing (Peng et al. 2023, arXiv:2305.13048).
+
+Run: python launch.py train --config=experiments/rwkv4.py
+"""
+
+from llm_jax.config import base, with_mode
+from llm_jax.models.spec import model_config
+
+
+def get_config(mode=""):
+  config = base()
+  config.model = model_config(
+    pattern=("rwkv4_time_mix", "rwkv4_channel_mix"),
+    repeats=4,
+    embedding_norm=True,
+  )
+  return with_mode(config, mode)

@@ -1,0 +1,16 @@
+"""S5: a diagonal complex state space model, then an MLP (Smith et al. 2023, arXiv:2208.04933).
+
+Run: python launch.py train --config=experiments/s5.py
+"""
+
+from llm_jax.config import base, with_mode
+from llm_jax.models.spec import model_config
+
+
+def get_config(mode=""):
+  config = base()
+  config.model = model_config(
+    pattern=("s5", "mlp"),
+    repeats=4,
+  )
+  return with_mode(config, mode)
