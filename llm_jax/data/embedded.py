@@ -1,7 +1,7 @@
 """The corpus that every Python carries: the language reference and the library's docstrings.
 
 About 2.1 MB of English technical text on Python 3.11. A document is one topic of
-`pydoc_data.topics`, or all docstrings of one module in source order, each under its name.
+`pydoc_data.topics`, or docstrings of one module in source order, each under its name.
 """
 
 import ast
@@ -18,7 +18,9 @@ from llm_jax.data import cache
 
 logger = logging.getLogger(__name__)
 
-RECIPE = 1  # to be raised with any change of what is collected: older caches are then not read
+RECIPE = 2  # to be raised with any change of what is collected: older caches are then not read
+
+CUT_AFTER = 4000  # characters
 
 # Installed packages are not the standard library; tests and the two Tk demonstrations carry
 # fixtures rather than prose. Distributions also leave test folders out as they like.
@@ -85,15 +87,22 @@ def _topics() -> list[str]:
 
 
 def _modules(root: Path, sources: list[Path]) -> list[str]:
-  """One document a module. A docstring that stood in an earlier place is not repeated."""
+  """All docstrings in documents; one that stood in an earlier place is not repeated."""
   seen, found = set(), []
   for path in sources:
-    name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-    parts = []
-    for qualified_name, text in _docstrings(path, name):
-      if text not in seen:
-        seen.add(text)
-        parts.append(f"{qualified_name}\n\n{text}\n")
+    module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+    parts, owner = [], ""
+    for name, text in _docstrings(path, module):
+      if text in seen:
+        continue
+      seen.add(text)
+      # A long module is cut between its definitions, never inside a class, so that a twentieth
+      # of the documents is a fair sample of the whole.
+      if name.split(".")[0] != owner and sum(map(len, parts)) > CUT_AFTER:
+        found.append("\n".join(parts))
+        parts = []
+      owner = name.split(".")[0]
+      parts.append(f"{name}\n\n{text}\n")
     if parts:
       found.append("\n".join(parts))
   return found
