@@ -1,0 +1,241 @@
+"""Tokenizers: bytes, characters, byte-level BPE trained on the corpus, or a tokenizer.json."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from llm_jax.data import cache, corpora
+from llm_jax.errors import UserError, unknown
+
+logger = logging.getLogger(__name__)
+
+END = "<|endoftext|>"
+# What closes a document in the tokenizers of published checkpoints, the likeliest first.
+KNOWN_ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")
+UNKNOWN_CHARACTER = "\ufffd"
+RECIPE = 1  # to be raised with any change of how BPE is trained: older caches are then not read
+
+
+class Tokenizer:
+  """Text to token ids and back.
+
+  Attributes:
+    vocab_size: number of ids, the end token's included.
+    end_id: the token before and after each document. No text encodes to it: where a text holds
+      its name, that is read as ordinary characters.
+    sha256: hash of the whole definition; equal for a tokenizer and its saved copy.
+  """
+
+  def __init__(self, definition: tokenizers.Tokenizer, end: str = END):
+    """Takes a definition of the `tokenizers` package; `end` joins its vocabulary if it is new."""
+    self._inner = definition
+    # A known token is only marked as special by this, a new one gets the next id.
+    self._inner.add_special_tokens([end])
+    self._inner.no_padding()
+    self._inner.no_truncation()
+    self.sha256 = hashlib.sha256(self._inner.to_str().encode()).hexdigest()
+    self._inner.encode_special_tokens = True  # special names in a text are ordinary characters
+    self.end_id = self._inner.token_to_id(end)
+    # Ids may have holes (a published file's added tokens), and a table must reach the last one.
+    self.vocab_size = max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
+
+  def encode(self, text: str) -> list[int]:
+    """The ids of a text, without end tokens."""
+    return self._inner.encode(text, add_special_tokens=False).ids
+
+  def encode_documents(self, documents: list[str]) -> list[np.ndarray]:
+    """The ids of many texts, each an int32 array framed as the pipeline wants documents:
+    [end_id, ids..., end_id]."""
+    found = []
+    # In slices: the package's encodings carry offsets, fifty bytes and more for each token.
+    for start in range(0, len(documents), 1024):
+      batch = self._inner.encode_batch_fast(
+        documents[start : start + 1024], add_special_tokens=False
+      )
+      found += [self._frame(encoding.ids) for encoding in batch]
+    return found
+
+  def _frame(self, ids: list[int]) -> np.ndarray:
+    framed = np.full(len(ids) + 2, self.end_id, np.int32)
+    framed[1:-1] = ids
+    return framed
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """The text of some ids. The end token and other special tokens are no text; bytes that are
+    not UTF-8 become U+FFFD."""
+    return self._inner.decode([int(token) for token in ids], skip_special_tokens=True)
+
+  def stream(self) -> "Stream":
+    """A decoder that takes one id at a time."""
+    return Stream(self.decode)
+
+  def save(self, path: str | os.PathLike) -> None:
+    """Writes a tokenizer.json, whole or not at all; into a folder under that name."""
+    path = Path(path)
+    cache.write_atomically(path / "tokenizer.json" if path.is_dir() else path, self._json())
+
+  def _json(self) -> str:
+    return self._inner.to_str()
+
+
+class Stream:
+  """Text from ids one at a time; the pieces joined are the decoding of all ids at once.
+
+  A character may take several tokens, and until it is whole it decodes to U+FFFD. So a last
+  U+FFFD is held back until more ids show what it is, or `flush` says that none will come.
+  """
+
+  def __init__(self, decode):
+    self._decode = decode
+    # The ids before and since the last time that nothing was held back. Some decoders treat the
+    # first token of a text apart (a leading space), so the earlier ones are decoded along.
+    self._context, self._pending = [], []
+    self._emitted = 0  # characters of the decoding of context and pending that are out
+
+  def push(self, token: int) -> str:
+    """Adds an id; returns the text that is certain now, often one word, sometimes nothing."""
+    self._pending.append(int(token))
+    text = self._decode(self._context + self._pending)
+    held = text.endswith(UNKNOWN_CHARACTER)
+    piece = text[self._emitted : len(text) - held]
+    self._emitted += len(piece)
+    if piece and not held:
+      self._context, self._pending = self._pending, []
+      self._emitted = len(self._decode(self._context))
+    return piece
+
+  def flush(self) -> str:
+    """What was held back, as U+FFFD; the stream then starts anew."""
+    piece = self._decode(self._context + self._pending)[self._emitted :]
+    self._context, self._pending, self._emitted = [], [], 0
+    return piece
+
+
+def get(config, documents: list[str], cache_dir: str | os.PathLike | None = None) -> Tokenizer:
+  """The tokenizer that a config asks for.
+
+  Args:
+    config: `name`: "byte" (256 tokens and the end), "char" (the characters of the documents,
+      U+FFFD for all others, and the end), "bpe" (byte-level BPE trained on the documents), or the
+      path of a tokenizer.json or of a folder that holds one; `vocab_size`: of "bpe", the end
+      included (fewer when the documents are too small for as many merges).
+    documents: training documents, for "char" and "bpe".
+    cache_dir: where trained vocabularies are kept; ~/.cache/llm_jax if None.
+
+  Raises:
+    UserError: an unknown name, a vocabulary too small, no documents, a file that is none.
+  """
+  name = config.name
+  if name == "byte":
+    return Tokenizer(_byte_level(models.BPE(vocab=_byte_vocabulary(), merges=[])))
+  if name in ("char", "bpe"):
+    if not any(documents):
+      raise UserError(f"The {name!r} tokenizer is made from training documents; found no text.")
+    return _characters(documents) if name == "char" else _bpe(config, documents, cache_dir)
+  if os.path.exists(os.path.expanduser(name)) or os.sep in name or name.endswith(".json"):
+    return load(name)
+  raise unknown("tokenizer", name, ("byte", "char", "bpe", "path/to/tokenizer.json"))
+
+
+def load(path: str | os.PathLike) -> Tokenizer:
+  """Reads a tokenizer.json, or the one in a folder.
+
+  The end token is the `eos_token` of a tokenizer_config.json beside it, else the first of
+  `KNOWN_ENDS` in the vocabulary.
+
+  Raises:
+    UserError: no such file, not a tokenizer.json, or no token that ends a document.
+  """
+  file = Path(path).expanduser()
+  if file.is_dir():
+    file = file / "tokenizer.json"
+  try:
+    text = file.read_text(encoding="utf-8")
+  except FileNotFoundError:
+    raise UserError(
+      f"No tokenizer at {str(file)!r}. Expected the path of a tokenizer.json, a folder that holds "
+      "one, or one of byte, char, bpe."
+    ) from None
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f"{file} cannot be read as a tokenizer.json: {error}.") from None
+  try:
+    definition = tokenizers.Tokenizer.from_str(text)
+  except Exception as error:  # the package raises plain Exception
+    raise UserError(f"{file} is not a tokenizer.json: {error}.") from None
+  return Tokenizer(definition, _end_token(definition, file))
+
+
+def _end_token(definition: tokenizers.Tokenizer, file: Path) -> str:
+  try:
+    named = json.loads((file.parent / "tokenizer_config.json").read_text())["eos_token"]
+    named = named["content"] if isinstance(named, dict) else named
+  except (OSError, ValueError, KeyError, TypeError):
+    named = None
+  for end in (named, *KNOWN_ENDS):
+    if isinstance(end, str) and definition.token_to_id(end) is not None:
+      return end
+  raise UserError(
+    f"{file} has no token that ends a document. Expected one of {', '.join(KNOWN_ENDS)}, or the "
+    "`eos_token` of a tokenizer_config.json beside it."
+  )
+
+
+def _byte_level(model) -> tokenizers.Tokenizer:
+  definition = tokenizers.Tokenizer(model)
+  definition.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  definition.decoder = decoders.ByteLevel()
+  return definition
+
+
+def _byte_vocabulary() -> dict[str, int]:
+  """The character by which byte-level models write each byte, to the byte's value.
+
+  Printable Latin-1 stands for itself; the others, in order, for U+0100 onwards.
+  """
+  printable = {*range(0x21, 0x7F), *range(0xA1, 0x100)} - {0xAD}
+  others = [value for value in range(256) if value not in printable]
+  names = {value: chr(256 + place) for place, value in enumerate(others)}
+  return {names.get(value, chr(value)): value for value in range(256)}
+
+
+def _characters(documents: list[str]) -> Tokenizer:
+  letters = sorted(set().union(*documents) - {UNKNOWN_CHARACTER})
+  vocabulary = {letter: index for index, letter in enumerate([UNKNOWN_CHARACTER, *letters])}
+  definition = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN_CHARACTER))
+  definition.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+  definition.decoder = decoders.Fuse()
+  return Tokenizer(definition)
+
+
+def _bpe(config, documents: list[str], cache_dir) -> Tokenizer:
+  if config.vocab_size < 257:
+    raise UserError(
+      f"tokenizer.vocab_size must be at least 257 for bpe (256 bytes and the end token), found "
+      f"{config.vocab_size}. The byte tokenizer has no other tokens."
+    )
+  recipe = f"{RECIPE} {tokenizers.__version__} {config.vocab_size} "
+  key = hashlib.sha256((recipe + corpora.fingerprint(documents)).encode()).hexdigest()
+  path = cache.folder(cache_dir) / f"bpe-{key[:32]}.json"
+  if path.exists():
+    try:
+      return load(path)
+    except UserError as error:
+      logger.warning("training again: %s", error)
+  definition = _byte_level(models.BPE())
+  trainer = trainers.BpeTrainer(
+    vocab_size=config.vocab_size - 1,  # the end token comes last
+    initial_alphabet=list(_byte_vocabulary()),
+    show_progress=False,
+  )
+  definition.train_from_iterator(documents, trainer)
+  tokenizer = Tokenizer(definition)
+  cache.keep(path, tokenizer._json())
+  logger.info("trained bpe: %d tokens, sha256 %s", tokenizer.vocab_size, tokenizer.sha256)
+  return tokenizer
