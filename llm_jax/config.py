@@ -4,9 +4,13 @@ An experiment's `get_config()` starts from `base()` and sets what differs. Names
 here are the public command line: `--config.optimizer.learning_rate=3e-4` works on all of them.
 """
 
-from ml_collections import ConfigDict
+import sys
+from pathlib import Path
 
-from llm_jax.errors import unknown
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from llm_jax.errors import UserError, unknown
 
 CONFIG_VERSION = 1
 
@@ -76,3 +80,53 @@ def with_mode(config: ConfigDict, mode: str) -> ConfigDict:
   config.tokenizer.name = "byte"
   config.eval.batches, config.checkpoint.every, config.log.every = 2, 2, 1
   return config
+
+
+def load(argument: str, overrides: list[str]) -> ConfigDict:
+  """The config of a file with overrides.
+
+  Args:
+    argument: "path.py" or "path.py:mode".
+    overrides: "--config.a.b=value" each; the value takes the type of what stands there.
+
+  Raises:
+    UserError: no such file, an unknown key (named with the nearest one), or a value of another type.
+  """
+  path = Path(argument.split(":")[0])
+  if not path.is_file():
+    known = [str(p) for p in sorted(path.parent.glob("*.py"))]
+    raise (
+      unknown("config file", str(path), known) if known else UserError(f"No config file {path}.")
+    )
+  arguments = ["launch.py", f"--config={argument}"]
+  config = _parse(arguments)
+  for override in overrides:
+    _check_key(config, override.split("=", 1)[0].removeprefix("--config."))
+  return _parse(arguments + overrides) if overrides else config
+
+
+def _parse(arguments):
+  values, argv = flags.FlagValues(), sys.argv
+  config_flags.DEFINE_config_file("config", flag_values=values)
+  sys.argv = arguments  # config_flags looks there for the overrides of a file it loads
+  try:
+    values(arguments)
+    config = values.config
+  except (flags.Error, TypeError, ValueError) as error:
+    raise UserError(f"{str(error).removeprefix('flag ')}") from error
+  finally:
+    sys.argv = argv
+  if not isinstance(config, ConfigDict):
+    raise UserError(f"get_config() must return a ConfigDict, found {type(config).__name__}.")
+  return config
+
+
+def _check_key(config, key):
+  """Refuses a key that the config does not have, naming its siblings."""
+  at, parts = config, key.split(".")
+  for depth, part in enumerate(parts):
+    if not isinstance(at, ConfigDict) or part not in at:
+      siblings = at.keys() if isinstance(at, ConfigDict) else []
+      prefix = "".join(f"{p}." for p in parts[:depth])
+      raise unknown("config key", key, [prefix + sibling for sibling in siblings])
+    at = at[part]

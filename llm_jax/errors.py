@@ -22,4 +22,5 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
   valid = sorted(valid)
   nearest = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
   hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-  return UserError(f"Unknown {kind} {name!r}.{hint} Valid: {', '.join(valid)}.")
+  names = f" Valid: {', '.join(valid)}." if valid else ""
+  return UserError(f"Unknown {kind} {name!r}.{hint}{names}")

@@ -1,0 +1,191 @@
+"""The verbs of `launch.py`: flags in, a call into llm_jax, an exit code out.
+
+Exit codes: 0 done, 1 the run failed, 2 a mistake the user can mend, 75 stopped by a signal after
+saving (the same command resumes).
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from llm_jax import config as config_schema
+from llm_jax.errors import UserError, unknown
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+_DEFAULT_COMPARISON = EXPERIMENTS / "compare_quick.py"
+
+_HELP = """Train, run, inspect and compare language model architectures.
+
+verbs:
+  compare    train every architecture of a comparison and write report.html (the default verb)
+               python launch.py
+               python launch.py compare --config=experiments/compare_quick.py --config.steps=400
+  train      train one model; the same command again resumes it
+               python launch.py train --config=experiments/llama.py --config.model.repeats=8
+  evaluate   score a trained run on its validation text, or on another text
+               python launch.py evaluate --workdir=runs/llama --data=other.txt
+  generate   continue a prompt with a trained run, as it is made
+               python launch.py generate --workdir=runs/llama --prompt="The function returns"
+
+`python launch.py VERB --help` lists the flags of a verb. Any value of a config is set by
+--config.NAME=VALUE, such as --config.seed=1 --config.optimizer.learning_rate=3e-4
+--config.data.path=my.txt --config.parallel.strategy=mesh --config.parallel.axes.fsdp=4; `:tiny`
+behind a config's path makes a run of seconds: --config=experiments/llama.py:tiny.
+
+exit codes: 0 done; 1 the run failed; 2 a mistake to mend; 75 stopped by a signal after saving."""
+
+
+def main(argv: list[str]) -> int:
+  """Runs a command line; returns the exit code."""
+  if not argv or (argv[0].startswith("--") and argv[0] not in ("--help", "-h")):
+    argv = ["compare", *argv]
+  try:
+    arguments, overrides = _parse(argv)
+    return _VERBS[arguments.verb](arguments, overrides, argv)
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: no noise
+    return 1
+
+
+def _parse(argv):
+  """The verb's flags, and the overrides of the config among them."""
+  rest, overrides = [], []
+  tokens = iter(argv)
+  for token in tokens:
+    if not token.startswith("--config."):
+      rest.append(token)
+    elif "=" in token:
+      overrides.append(token)
+    else:
+      value = next(tokens, None)
+      if value is None:
+        raise UserError(f"{token} needs a value: {token}=VALUE.")
+      overrides.append(f"{token}={value}")
+  if not rest[0].startswith("-") and rest[0] not in _VERBS:
+    raise unknown("verb", rest[0], _VERBS)
+  return _parser().parse_args(rest), overrides
+
+
+def _parser():
+  parser = argparse.ArgumentParser(
+    prog="python launch.py", description=_HELP, formatter_class=argparse.RawTextHelpFormatter
+  )
+  verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, help=argparse.SUPPRESS)
+
+  def verb(name, description):
+    return verbs.add_parser(name, description=description, allow_abbrev=False)
+
+  for name, text in (
+    ("compare", "Train every architecture of a comparison config and write report.html."),
+    ("train", "Train one model. The same command again resumes; a finished run is left alone."),
+  ):
+    p = verb(name, text)
+    p.add_argument("--config", metavar="FILE[:MODE]", required=name == "train", help="experiment")
+    p.add_argument("--workdir", help="run folder; default runs/EXPERIMENT")
+    p.add_argument("--quiet", action="store_true", help="no progress display")
+    if name == "train":
+      p.add_argument("--coordinator", metavar="HOST:PORT", help="of a run on several hosts")
+      p.add_argument("--num-processes", type=int, help="how many take part")
+      p.add_argument("--process-id", type=int, help="which one this is, from 0")
+
+  p = verb("evaluate", "Score a trained run; prints one JSON object.")
+  p.add_argument("--workdir", required=True, help="run folder")
+  p.add_argument("--data", help="file, glob or datasets:NAME; default: the run's validation text")
+  p.add_argument("--step", default="latest", help="checkpoint: a number, latest or best")
+
+  p = verb("generate", "Continue a prompt with a trained run; the text streams as it is made.")
+  p.add_argument("--workdir", required=True, help="run folder")
+  p.add_argument("--prompt", required=True, help="text to continue")
+  p.add_argument("--max-new-tokens", type=int, default=256, help="default 256")
+  p.add_argument("--temperature", type=float, default=0.8, help="0: greedy; default 0.8")
+  p.add_argument("--top-k", type=int, default=0, help="keep the k likeliest tokens; 0: all")
+  p.add_argument("--top-p", type=float, default=0.95, help="keep this much probability")
+  p.add_argument("--seed", type=int, default=0, help="of the sampling")
+  p.add_argument("--step", default="best", help="checkpoint: a number, latest or best")
+  return parser
+
+
+def _start_jax():
+  """The persistent compilation cache, before the first program is compiled."""
+  import jax
+
+  if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llm_jax" / "jax"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  return jax
+
+
+def _compare(arguments, overrides, argv):
+  path = arguments.config or str(_DEFAULT_COMPARISON)
+  config = config_schema.load(path, overrides)
+  if "compare" not in config:
+    raise UserError(f"{path} is no comparison; train it: python launch.py train --config={path}")
+  _start_jax()
+  from llm_jax.analysis import compare
+
+  folder = Path(arguments.workdir or _default_workdir(path))
+  return compare.run(config, folder, command=argv, progress=not arguments.quiet)
+
+
+def _train(arguments, overrides, argv):
+  config = config_schema.load(arguments.config, overrides)
+  if "compare" in config:
+    raise UserError(
+      f"{arguments.config} is a comparison; run: python launch.py compare --config=..."
+    )
+  jax = _start_jax()
+  if arguments.coordinator:
+    if arguments.num_processes is None or arguments.process_id is None:
+      raise UserError("--coordinator needs --num-processes and --process-id.")
+    jax.distributed.initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
+  from llm_jax.training import loop
+
+  workdir = Path(arguments.workdir or _default_workdir(arguments.config))
+  try:
+    loop.train(config, workdir, progress=not arguments.quiet)
+  except loop.Stopped as stopped:
+    print(f"{stopped} Run the same command again to go on.", file=sys.stderr)
+    return 75
+  except loop.Failed as failure:
+    print(f"error: {failure}", file=sys.stderr)
+    return 1
+  return 0
+
+
+def _default_workdir(config_path):
+  name, _, mode = str(config_path).partition(":")
+  return Path("runs") / (Path(name).stem + (f"_{mode}" if mode else ""))
+
+
+def _evaluate(arguments, overrides, argv):
+  _no_overrides(overrides)
+  _start_jax()
+  from llm_jax.evaluation import perplexity
+
+  print(
+    json.dumps(perplexity.evaluate(arguments.workdir, arguments.data, arguments.step), indent=2)
+  )
+  return 0
+
+
+def _generate(arguments, overrides, argv):
+  _no_overrides(overrides)
+  _start_jax()
+  from llm_jax.inference import prompt
+
+  prompt.stream_to_terminal(arguments)
+  return 0
+
+
+def _no_overrides(overrides):
+  if overrides:
+    raise UserError(f"{overrides[0]}: the run's own config holds; overrides are for training.")
+
+
+_VERBS = {"compare": _compare, "train": _train, "evaluate": _evaluate, "generate": _generate}
