@@ -136,9 +136,7 @@ def _compare(arguments, overrides, argv):
 def _train(arguments, overrides, argv):
   config = config_schema.load(arguments.config, overrides)
   if "compare" in config:
-    raise UserError(
-      f"{arguments.config} is a comparison; run: python launch.py compare --config=..."
-    )
+    raise UserError(f"{arguments.config} is a comparison: python launch.py compare --config=...")
   jax = _start_jax()
   if arguments.coordinator:
     if arguments.num_processes is None or arguments.process_id is None:
@@ -168,9 +166,8 @@ def _evaluate(arguments, overrides, argv):
   _start_jax()
   from llm_jax.evaluation import perplexity
 
-  print(
-    json.dumps(perplexity.evaluate(arguments.workdir, arguments.data, arguments.step), indent=2)
-  )
+  scores = perplexity.evaluate(arguments.workdir, arguments.data, arguments.step)
+  print(json.dumps(scores, indent=2))
   return 0
 
 

@@ -90,14 +90,11 @@ def load(argument: str, overrides: list[str]) -> ConfigDict:
     overrides: "--config.a.b=value" each; the value takes the type of what stands there.
 
   Raises:
-    UserError: no such file, an unknown key (named with the nearest one), or a value of another type.
+    UserError: no such file, an unknown key (the nearest is named), or a value of another type.
   """
   path = Path(argument.split(":")[0])
   if not path.is_file():
-    known = [str(p) for p in sorted(path.parent.glob("*.py"))]
-    raise (
-      unknown("config file", str(path), known) if known else UserError(f"No config file {path}.")
-    )
+    raise unknown("config file", str(path), [str(p) for p in path.parent.glob("*.py")])
   arguments = ["launch.py", f"--config={argument}"]
   config = _parse(arguments)
   for override in overrides:
@@ -128,5 +125,5 @@ def _check_key(config, key):
     if not isinstance(at, ConfigDict) or part not in at:
       siblings = at.keys() if isinstance(at, ConfigDict) else []
       prefix = "".join(f"{p}." for p in parts[:depth])
-      raise unknown("config key", key, [prefix + sibling for sibling in siblings])
+      raise unknown("config key", prefix + part, [prefix + sibling for sibling in siblings])
     at = at[part]
