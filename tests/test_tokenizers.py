@@ -1,0 +1,169 @@
+"""Tokenizers: round trips, one end token that no text makes, and streams of whole characters."""
+
+import json
+import threading
+import types
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from llm_jax.data import tokenizers
+from llm_jax.errors import UserError
+
+TEXTS = [
+  "Once upon a time, there were 3 foxes.\n",
+  "  «Füchse» \t\r\n",
+  "日本語 😀\u200d😀",
+  "a\0b",
+]
+TRAINING = TEXTS * 3 + ["the then there " * 30]
+
+
+def make(name, vocab_size=300, documents=TRAINING, cache_dir=None):
+  config = types.SimpleNamespace(name=name, vocab_size=vocab_size)
+  return tokenizers.get(config, documents, cache_dir)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("cache")
+  return {name: make(name, cache_dir=folder) for name in ("byte", "char", "bpe")}
+
+
+@hypothesis.given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+@hypothesis.example("<|endoftext|>")
+@hypothesis.example(" \x85\u2028\ufeff\ufffd")
+@hypothesis.settings(deadline=None, max_examples=150)
+def test_any_text_comes_back_from_bytes_and_bpe(made, text):
+  for name in ("byte", "bpe"):
+    assert made[name].decode(made[name].encode(text)) == text
+
+
+def test_bytes_are_their_own_ids(made):
+  assert made["byte"].encode("aé\n") == list("aé\n".encode())
+  assert (made["byte"].vocab_size, made["byte"].end_id) == (257, 256)
+
+
+def test_characters_keep_their_own_text_and_mark_all_other(made):
+  for text in TEXTS:
+    assert made["char"].decode(made["char"].encode(text)) == text
+    assert len(made["char"].encode(text)) == len(text)
+  assert made["char"].decode(made["char"].encode("then Ω")) == "then \ufffd"
+
+
+def test_bpe_has_the_size_asked_for_and_is_shorter_than_bytes(made):
+  assert made["bpe"].vocab_size == 300
+  assert len(made["bpe"].encode("the then there ")) < 8
+  with pytest.raises(UserError, match="at least 257"):
+    make("bpe", vocab_size=256)
+
+
+@pytest.mark.parametrize("name", ["byte", "char", "bpe"])
+def test_no_text_encodes_to_the_end_token(made, name, tmp_path):
+  made[name].save(tmp_path)
+  for tokenizer in (made[name], tokenizers.load(tmp_path)):
+    text = "there <|endoftext|> then <|endoftext|>"
+    ids = tokenizer.encode(text)
+    framed = tokenizer.encode_documents([text, ""])
+    assert tokenizer.end_id not in ids
+    assert framed[0].tolist() == [tokenizer.end_id, *ids, tokenizer.end_id]
+    assert framed[1].tolist() == [tokenizer.end_id] * 2
+    assert framed[0].dtype == np.int32
+    if name != "char":
+      assert tokenizer.decode(framed[0]) == text  # an end token is no text
+    assert min(ids) >= 0 and max(ids) < tokenizer.vocab_size and tokenizer.end_id >= 0
+
+
+@pytest.mark.parametrize("name", ["byte", "char", "bpe"])
+def test_a_saved_tokenizer_is_the_same_one(made, name, tmp_path):
+  made[name].save(tmp_path / "own.json")
+  loaded = make(str(tmp_path / "own.json"))
+  assert (loaded.sha256, loaded.vocab_size, loaded.end_id) == (
+    made[name].sha256,
+    made[name].vocab_size,
+    made[name].end_id,
+  )
+  assert all(loaded.encode(text) == made[name].encode(text) for text in TEXTS)
+
+
+@pytest.mark.parametrize("name", ["byte", "char", "bpe"])
+@hypothesis.given(data=st.data())
+@hypothesis.settings(deadline=None, max_examples=150)
+def test_a_stream_gives_whole_characters_and_loses_nothing(made, name, data):
+  tokenizer = made[name]
+  some_ids = st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=12)
+  some_text = st.text("the😀é日\ufffd", max_size=12).map(tokenizer.encode)
+  ids = data.draw(some_ids) + data.draw(some_text) + data.draw(some_ids)
+  stream = tokenizer.stream()
+  for _ in range(2):  # a flushed stream starts anew
+    pieces = [stream.push(token) for token in ids]
+    assert "".join(pieces) + stream.flush() == tokenizer.decode(ids)
+
+
+def test_a_stream_holds_a_character_back_until_it_is_whole(made):
+  stream = made["byte"].stream()
+  assert [stream.push(value) for value in "a😀b".encode()] == ["a", "", "", "", "😀", "b"]
+  assert [stream.push(value) for value in b"\xf0\x9f"] == ["", ""]
+  assert stream.push(ord("c")) == "\ufffdc"  # no character begins like that: it is told
+  assert stream.push(0xF0) + stream.flush() == "\ufffd"
+  assert stream.flush() == ""
+
+
+def test_training_is_cached_by_what_it_depends_on(tmp_path, monkeypatch):
+  first = make("bpe", cache_dir=tmp_path)
+  (kept,) = tmp_path.iterdir()
+  with monkeypatch.context() as patched:
+    patched.setattr(tokenizers.trainers, "BpeTrainer", None)  # a second training would fail
+    assert make("bpe", cache_dir=tmp_path).sha256 == first.sha256
+  kept.write_text(kept.read_text()[:100])  # damaged: made and kept again
+  assert make("bpe", cache_dir=tmp_path).sha256 == first.sha256
+  assert tokenizers.load(kept).sha256 == first.sha256
+  make("bpe", vocab_size=290, cache_dir=tmp_path)
+  make("bpe", documents=[*TRAINING, "more"], cache_dir=tmp_path)
+  assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_two_may_train_at_once_and_a_folder_may_be_closed_to_writing(tmp_path):
+  found = []
+  threads = [
+    threading.Thread(target=lambda: found.append(make("bpe", cache_dir=tmp_path).sha256))
+    for _ in range(4)
+  ]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert len(found) == 4 and len(set(found)) == 1
+  assert [path.suffix for path in tmp_path.iterdir()] == [".json"]  # no temporary file is left
+  (tmp_path / "file").write_text("")
+  assert make("bpe", cache_dir=tmp_path / "file" / "below").sha256 == found[0]
+
+
+def test_a_published_tokenizer_brings_its_own_end(made, tmp_path):
+  made["bpe"].save(tmp_path)
+  text = (tmp_path / "tokenizer.json").read_text().replace("<|endoftext|>", "</s>")
+  (tmp_path / "tokenizer.json").write_text(text)
+  tokenizer = tokenizers.load(tmp_path)
+  assert tokenizer.end_id == 299 and tokenizer.vocab_size == 300
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "t"}}))
+  assert tokenizers.load(tmp_path).end_id == tokenizer.encode("t")[0]
+  (tmp_path / "tokenizer_config.json").unlink()
+  (tmp_path / "tokenizer.json").write_text(text.replace("</s>", "<nothing>"))
+  with pytest.raises(UserError, match="no token that ends a document"):
+    tokenizers.load(tmp_path)
+
+
+def test_a_wrong_name_or_file_is_told(tmp_path):
+  with pytest.raises(UserError, match="Did you mean 'bpe'"):
+    make("bpee")
+  with pytest.raises(UserError, match=r"No tokenizer at .*missing\.json"):
+    make(str(tmp_path / "missing.json"))
+  with pytest.raises(UserError, match=r"No tokenizer at .*tokenizer\.json"):
+    make(str(tmp_path))
+  (tmp_path / "tokenizer.json").write_text('{"half": ')
+  with pytest.raises(UserError, match=r"is not a tokenizer\.json"):
+    make(str(tmp_path))
+  with pytest.raises(UserError, match="found no text"):
+    make("char", documents=[""])
