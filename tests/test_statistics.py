@@ -1,4 +1,4 @@
-"""What the statistics of a comparison may claim: rarely anything under noise, plainly when large."""
+"""What the statistics of a comparison may claim: little under noise, plainly when it is large."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,217 @@
+"""Kinds of panels: curves with bands, log-log lines, scatter and learning-rate response.
+
+Every line is labelled at its end, in the page's ink beside its own marker: a colour alone would
+be too weak to read on white and says nothing to those who do not see it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from matplotlib.axes import Axes
+
+from llm_jax.analysis import svg
+from llm_jax.analysis.svg import FONT, INK, Style
+from llm_jax.analysis.words import log_ticks, plain
+
+WIDTH, HEIGHT = 345, 250
+MARGINS = {"left": 46, "right": 86, "bottom": 36, "top": 24}
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """One architecture in a panel.
+
+  Attributes:
+    style: how it is drawn.
+    label: what stands at its end.
+    x, y: the points.
+    low, high: the band behind the line, or None.
+    theory: (x, y) of the analytic line beside measured dots; empty if there is none.
+  """
+
+  style: Style
+  label: str
+  x: Sequence[float]
+  y: Sequence[float]
+  low: Sequence[float] | None = None
+  high: Sequence[float] | None = None
+  theory: Sequence[tuple[float, float]] = ()
+
+
+def curves(
+  name: str, title: str, x_label: str, lines: list[Line], limits: tuple[float, float]
+) -> str:
+  """Lines with bands over a logarithmic x axis; `limits` are those of the y axis."""
+  with svg.panel(WIDTH, HEIGHT, **MARGINS) as axes:
+    axes.set_title(title)
+    axes.set_xlabel(x_label)
+    axes.set_xscale("log")
+    axes.set_ylim(*limits)
+    for line in lines:
+      if line.low is not None:
+        axes.fill_between(
+          line.x, line.low, line.high, color=line.style.colour, alpha=0.18, linewidth=0
+        )
+      axes.plot(line.x, line.y, **line.style.line)
+    axes.set_xlim(*_visible(lines, limits[1]))
+    _log_axis(axes.xaxis, plain, 5)
+    _label_ends(axes, lines)
+    ends = ", ".join(f"{line.label} {line.y[-1]:.2f} at {plain(line.x[-1])}" for line in lines)
+    return svg.render(axes, name, f"{title}, by {x_label}. Ends: {ends}.")
+
+
+def logarithmic(
+  name: str, title: str, x_label: str, lines: list[Line], show: Callable[[float], str]
+) -> str:
+  """Measured dots over two logarithmic axes, on their analytic line where there is one.
+
+  Args:
+    show: writes a value of the y axis.
+  """
+  with svg.panel(WIDTH, HEIGHT, **MARGINS | {"left": 52}) as axes:
+    axes.set_title(title)
+    axes.set_xlabel(x_label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for line in lines:
+      if line.theory:
+        axes.plot(*zip(*line.theory, strict=True), **line.style.line | {"linewidth": 1.2})
+      look = {"linestyle": "none", "color": line.style.colour} if line.theory else line.style.line
+      axes.plot(line.x, line.y, marker=line.style.marker, **look)
+    contexts = sorted({x for line in lines for x in line.x})
+    _ticks(axes.xaxis, contexts[:: -(-len(contexts) // 4)] if contexts else [], plain)
+    _log_axis(axes.yaxis, show, 5)
+    _label_ends(axes, lines)
+    ends = ", ".join(f"{line.label} {show(line.y[-1])} at {plain(line.x[-1])}" for line in lines)
+    return svg.render(axes, name, f"{title}, by {x_label}. {ends}.")
+
+
+def scatter(name: str, title: str, lines: list[Line], show: Callable[[float], str]) -> str:
+  """One point an architecture with its spread: bits per byte over a logarithmic cost."""
+  with svg.panel(WIDTH, HEIGHT, **MARGINS | {"right": 12}) as axes:
+    axes.set_title("Validation, bits per byte")
+    axes.set_xlabel(title)
+    axes.set_xscale("log")
+    axes.margins(x=0.12, y=0.08)
+    for line in lines:
+      axes.plot([line.x[0]] * 2, [line.low[0], line.high[0]], color=line.style.colour)
+      axes.plot(line.x, line.y, line.style.marker, color=line.style.colour, markersize=7)
+    _log_axis(axes.xaxis, show, 4)
+    _label_points(axes, lines)
+    points = ", ".join(f"{line.label} {line.y[0]:.3f} at {show(line.x[0])}" for line in lines)
+    return svg.render(axes, name, f"Validation bits per byte by {title}: {points}.")
+
+
+def responses(
+  name: str,
+  title: str,
+  own: Sequence[tuple[float, float | None]],
+  others: list[Sequence[tuple[float, float | None]]],
+  style: Style,
+  chosen: float | None,
+  limits: tuple[float, float],
+  rates: list[float],
+) -> str:
+  """Bits per byte over the learning rate: one architecture in front of all the others.
+
+  Args:
+    own, others: (learning rate, bits per byte or None where training failed), ascending.
+    chosen: the rate that was picked; it gets a ring.
+    limits: of the y axis; what lies above it, or failed, is a cross at the upper border.
+    rates: every rate that was tried, for a shared x axis.
+  """
+  with svg.panel(188, 150, left=34, right=8, bottom=30, top=20) as axes:
+    axes.set_title(title)
+    axes.set_xscale("log")
+    axes.set_xlim(rates[0] / 1.4, rates[-1] * 1.4)
+    axes.set_ylim(*limits)
+    reached = lambda grid: [(rate, bits) for rate, bits in grid if bits is not None]
+    for grid in others:
+      if reached(grid):
+        axes.plot(*zip(*reached(grid), strict=True), color=INK, alpha=0.22, linewidth=0.9)
+    if reached(own):
+      axes.plot(*zip(*reached(own), strict=True), marker=style.marker, **style.line)
+    bits = dict(own)
+    lost = [rate for rate in bits if bits[rate] is None or bits[rate] > limits[1]]
+    border = {"transform": axes.get_xaxis_transform(), "clip_on": False, "markersize": 6}
+    axes.plot(lost, [0.97] * len(lost), "x", color=style.colour, markeredgewidth=1.6, **border)
+    if bits.get(chosen) is not None:
+      ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.1}
+      axes.plot([chosen], [bits[chosen]], "o", markersize=11, **ring)
+    _ticks(axes.xaxis, rates[:: -(-len(rates) // 4)], plain)
+    axes.locator_params(axis="y", nbins=4)
+    said = [f"{plain(r)}: {'failed' if b is None else format(b, '.2f')}" for r, b in own]
+    label = f"{title}: training bits per byte by learning rate. " + ", ".join(said) + "."
+    return svg.render(axes, name, label)
+
+
+def _visible(lines: list[Line], top: float) -> tuple[float, float]:
+  """The x range from where the first line comes down into view."""
+  first = min(
+    min([x for x, y in zip(line.x, line.y, strict=True) if y <= top], default=line.x[-1])
+    for line in lines
+  )
+  return first, 1.04 * max(line.x[-1] for line in lines)
+
+
+def _ticks(axis, values: Sequence[float], show: Callable[[float], str]) -> None:
+  """Ticks at these values and nowhere else, in plain numbers."""
+  axis.set_ticks(list(values), labels=[show(value) for value in values])
+  axis.set_ticks([], minor=True)
+
+
+def _log_axis(axis, show: Callable[[float], str], most: int) -> None:
+  """Plain ticks of a logarithmic axis."""
+  low, high = axis.get_view_interval()
+  if high < 1.5 * low:  # next to no range: open it, or no round number may lie inside
+    low, high = low / 1.5, high * 1.5
+    axis.axes.set(**{f"{axis.axis_name}lim": (low, high)})
+  _ticks(axis, log_ticks(low, high, most), show)
+
+
+def _label_ends(axes: Axes, lines: list[Line]) -> None:
+  """Each line's label right of the plot, moved apart and tied to its end by a thin leader."""
+  ends, heights = _label_heights(axes, lines)
+  for line, (x, y), label_y in zip(lines, ends, heights, strict=True):
+    fixed = {"transform": axes.transAxes, "clip_on": False, "color": line.style.colour}
+    axes.plot([x, 1.035], [y, label_y], linewidth=0.7, alpha=0.55, **fixed)
+    axes.plot([1.055], [label_y], line.style.marker, markersize=5, **fixed)
+    axes.text(1.085, label_y, line.label, transform=axes.transAxes, va="center")
+
+
+def _label_points(axes: Axes, lines: list[Line]) -> None:
+  """Each point's label beside it, on the side with more room, no two at one height."""
+  ends, heights = _label_heights(axes, lines)
+  for line, (x, _), label_y in zip(lines, ends, heights, strict=True):
+    side, beside = ("left", x + 0.03) if x < 0.6 else ("right", x - 0.03)
+    axes.text(beside, label_y, line.label, transform=axes.transAxes, va="center", ha=side)
+
+
+def _label_heights(axes: Axes, lines: list[Line]) -> tuple[list[tuple[float, float]], list[float]]:
+  """Where the lines end, in fractions of the axes, and heights at which labels do not collide."""
+  to_axes = axes.transData + axes.transAxes.inverted()
+  ends = [tuple(to_axes.transform((line.x[-1], line.y[-1]))) for line in lines]
+  height = axes.figure.bbox.height * axes.get_position().height
+  return ends, spread_apart([min(1.0, max(0.0, y)) for _, y in ends], 1.25 * FONT / height)
+
+
+def spread_apart(positions: Sequence[float], gap: float) -> list[float]:
+  """Moves positions in [0, 1] as little as needed to keep `gap` between neighbours.
+
+  Neighbours that collide move as one block around their mean (isotonic regression by pooling);
+  the whole is then kept inside [0, 1], and goes past 1 only if it is longer than that.
+  """
+  order = sorted(range(len(positions)), key=lambda i: positions[i])
+  blocks: list[list[float]] = []  # sum and count of position minus rank * gap
+  for rank, i in enumerate(order):
+    blocks.append([positions[i] - rank * gap, 1])
+    while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+      total, count = blocks.pop()
+      blocks[-1][0] += total
+      blocks[-1][1] += count
+  highest = 1 - (len(order) - 1) * gap
+  bases = [max(0.0, min(total / count, highest)) for total, count in blocks for _ in range(count)]
+  moved = [0.0] * len(order)
+  for rank, i in enumerate(order):
+    moved[i] = bases[rank] + rank * gap
+  return moved

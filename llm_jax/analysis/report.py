@@ -1,0 +1,229 @@
+"""A comparison folder as one page a person can read: `report.write(folder)`."""
+
+import json
+from pathlib import Path
+
+import jinja2
+
+from llm_jax.analysis import prose
+from llm_jax.analysis.results import Architecture, Results, gather, write_csv
+from llm_jax.analysis.words import counted, listed, plain, sentence, size
+
+DASH = "\u2013"  # stands in a table for what was not measured
+COLUMNS = (
+  ("Architecture", ""),
+  ("Validation", "bits per byte"),
+  ("Behind the best", "bits per byte"),
+  ("Parameters", ""),
+  ("Learning rate", ""),
+  ("Training", "tokens/s"),
+  ("Work", "MFLOP/token"),
+  ("Memory", "MB in training"),
+  ("Decoding", "tokens/s"),
+  ("State", "one sequence"),
+)
+
+
+def write(folder: str | Path) -> Path:
+  """Writes results.csv and report.html into a comparison's folder.
+
+  Args:
+    folder: holds comparison.json and, as far as the comparison got, runs/, speed/ and samples/.
+
+  Returns:
+    The path of report.html, one self-contained file.
+
+  Raises:
+    UserError: if the folder holds no comparison.
+  """
+  results = gather(folder)
+  write_csv(results, results.folder / "results.csv")
+  target = results.folder / "report.html"
+  target.write_text(render(results), encoding="utf-8")
+  return target
+
+
+def render(results: Results) -> str:
+  """The page, as HTML."""
+  # Imported here: whoever imports this file to train has no use for matplotlib.
+  from llm_jax.analysis import figures, svg
+
+  names = [entry["name"] for entry in results.comparison["architectures"]]
+  styles = svg.styles(names)
+  keys = {name: f"key-{index}" for index, name in enumerate(names)}
+  drawn = {
+    kind: getattr(figures, kind)(results, styles)
+    for kind in ("curves", "grids", "speeds", "tradeoffs")
+  }
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=False,
+  )
+  return environment.get_template("report.html.j2").render(
+    title=_title(results),
+    symbols=[svg.key(styles[name], keys[name]) for name in names],
+    finding=prose.finding(results),
+    scores=figures.scores(results, styles),
+    question=prose.question(results),
+    limits=prose.limits(results),
+    method=prose.method(results),
+    captions=prose.captions(results),
+    columns=_columns(results),
+    rows=_rows(results, keys),
+    pairs=_pairs(results),
+    speed_rows=_speed_rows(results),
+    samples=_samples(results, keys),
+    command=results.comparison.get("command") or "not recorded",
+    facts=_facts(results.comparison),
+    config=json.dumps(results.comparison.get("config"), indent=2, default=str),
+    **drawn,
+  )
+
+
+def _title(results: Results) -> str:
+  corpus = (results.comparison.get("corpus") or {}).get("name")
+  title = f"{sentence(counted(len(results.architectures)))} architectures compared"
+  return f"{title} on {corpus}" if corpus else title
+
+
+def _columns(results: Results) -> list[tuple[str, str]]:
+  """The table's heads; the context of the last two is that of the longest measurement."""
+  measured = [a.speed[-1]["context"] for a in results.architectures.values() if a.speed]
+  longest = max(measured, default=0)
+  at = f" at {plain(longest)}" if longest else ""
+  return [(head, f"{unit}{at if head in ('Decoding', 'State') else ''}") for head, unit in COLUMNS]
+
+
+def _rows(results: Results, keys: dict[str, str]) -> list[dict]:
+  """The table, sorted by mean, those without a rank at the end."""
+  rates = [a.get("learning_rate") for a in results.architectures.values()]
+  digits = max((len(plain(rate).partition(".")[2]) for rate in rates if rate), default=0)
+  bold = results.statistics.best_group
+  rows = []
+  for a in results.architectures.values():
+    last = a.speed[-1] if a.speed else {}
+    rate, flops, memory = (
+      a.get(name) for name in ("learning_rate", "train_flops_per_token", "memory_bytes")
+    )
+    row = {
+      "key": keys[a.name],
+      "title": a.title,
+      "note": a.note,
+      "error": a.get("error") or "",
+      "bold": a.name in bold,
+      "cells": [
+        _cell(a.get("parameters"), plain),
+        _cell(rate, lambda value: f"{value:.{digits}f}"),
+        _cell(a.tokens_per_second, lambda value: f"{value:,.0f}"),
+        _cell(flops, lambda value: f"{value / 1e6:,.2f}"),
+        _cell(memory, lambda value: f"{value / 1e6:,.0f}"),
+        _cell(last.get("decode_tokens_per_second"), lambda value: f"{value:,.0f}"),
+        _cell(last.get("state_bytes"), size),
+      ],
+    }
+    rows.append(row | _score_cells(results, a))
+  return rows
+
+
+def _score_cells(results: Results, a: Architecture) -> dict:
+  summary = results.statistics.summaries.get(a.name)
+  if summary is None:
+    return {}
+  best = results.ranked[0]
+  spread = "" if summary.spread is None else f" \u00b1 {summary.spread:.3f}"
+  behind = summary.mean - results.statistics.summaries[best.name].mean
+  level = "" if results.statistics.apart(a.name, best.name) else "level, "
+  return {
+    "score": f"{summary.mean:.3f}{spread}",
+    "behind": "lowest" if a is best else f"{level}{behind:.3f}",
+  }
+
+
+def _cell(value, show) -> str:
+  return DASH if value is None else show(value)
+
+
+def _pairs(results: Results) -> list[dict]:
+  title = lambda name: results.architectures[name].title
+  return [
+    {
+      "lower": title(pair.lower),
+      "higher": title(pair.higher),
+      "difference": f"{pair.difference:.3f}",
+      "p": "under 0.001" if pair.p_value < 0.001 else f"{pair.p_value:.3f}",
+      "verdict": "told apart" if pair.apart else "undecided",
+    }
+    for pair in results.statistics.pairs
+    if pair.p_value is not None
+  ]
+
+
+def _speed_rows(results: Results) -> list[dict]:
+  whole = lambda value: f"{value:,.0f}"
+  return [
+    {
+      "title": a.title,
+      "cells": [
+        _cell(row.get(kind), whole)
+        for kind in (
+          "context",
+          "prefill_tokens_per_second",
+          "decode_tokens_per_second",
+          "state_bytes",
+          "state_bytes_analytic",
+        )
+      ],
+    }
+    for a in results.architectures.values()
+    for row in a.speed
+  ]
+
+
+def _samples(results: Results, keys: dict[str, str]) -> list[dict]:
+  samples = []
+  for a in results.architectures.values():
+    if a.sample and a.sample.get("text") is not None:
+      prompt = a.sample.get("prompt") or ""
+      options = {k: v for k, v in a.sample.items() if k not in ("prompt", "text") and v is not None}
+      samples.append(
+        {
+          "key": keys[a.name],
+          "title": a.title,
+          "how": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in options.items()),
+          "prompt": prompt,
+          "text": a.sample["text"].removeprefix(prompt),
+        }
+      )
+  return samples
+
+
+def _facts(comparison: dict) -> list[tuple[str, list[tuple[str, str]]]]:
+  """Machine and versions, corpus and tokenizer, patterns: everything recorded, as written."""
+  built = {
+    entry.get("title") or entry["name"]: f"width {entry.get('d_model')}, {entry.get('pattern')}"
+    for entry in comparison["architectures"]
+  }
+  found = [
+    ("Machine and versions", _flat(comparison.get("environment") or {})),
+    ("Corpus", _flat(comparison.get("corpus") or {})),
+    ("Tokenizer", _flat(comparison.get("tokenizer") or {})),
+    ("Architectures as built", list(built.items())),
+  ]
+  return [(heading, facts) for heading, facts in found if facts]
+
+
+def _flat(tree: dict, prefix: str = "") -> list[tuple[str, str]]:
+  facts = []
+  for name, value in tree.items():
+    words = f"{prefix}{str(name).replace('_', ' ')}"
+    if isinstance(value, dict):
+      facts += _flat(value, f"{words} ")
+    elif isinstance(value, list | tuple):
+      facts.append((words, listed([str(item) for item in value])))
+    elif isinstance(value, int) and not isinstance(value, bool) and value >= 1e4:
+      facts.append((words, f"{value:,}"))
+    else:
+      facts.append((words, str(value)))
+  return facts

@@ -1,0 +1,253 @@
+"""A comparison folder as plain data: what `compare` left on disk, and `results.csv` from it.
+
+Whatever is missing is None or empty, never an error: a report of a comparison that is still
+running, or of which half failed, shows what there is.
+"""
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from llm_jax.analysis import statistics
+from llm_jax.errors import UserError
+
+AXES = ("step", "tokens", "flops", "seconds")
+SPEEDS = (
+  "prefill_tokens_per_second",
+  "decode_tokens_per_second",
+  "state_bytes",
+  "state_bytes_analytic",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One seed of one architecture.
+
+  Attributes:
+    train: the training lines of its metrics.jsonl with a finite loss.
+    bits: bits per byte of the held-out text at the last step; None if it never got there.
+    last_step: the last step that was logged, 0 for none.
+    tokens_per_second: median over the training lines.
+  """
+
+  train: tuple[dict, ...]
+  bits: float | None
+  last_step: int
+  tokens_per_second: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """One architecture: its entry in comparison.json and what its folders hold.
+
+  Attributes:
+    entry: the entry itself.
+    status: "finished" only if every seed reached the last step with a finite score.
+    runs: by seed.
+    grid: (learning rate, bits per byte or None where training failed), ascending.
+    speed: one dict a context length, ascending; keys "context" and `SPEEDS`.
+    sample: the dict of samples/<name>.json, or None.
+  """
+
+  name: str
+  title: str
+  entry: dict
+  status: str
+  runs: dict[int, Run]
+  grid: tuple[tuple[float, float | None], ...]
+  speed: tuple[dict, ...]
+  sample: dict | None
+
+  @property
+  def tokens_per_second(self) -> float | None:
+    """Training speed: the median over the lines of all seeds."""
+    return _median(run.tokens_per_second for run in self.runs.values())
+
+  @property
+  def note(self) -> str:
+    """What became of it, in a few words; empty if it finished."""
+    if self.status == "finished":
+      return ""
+    step = max((run.last_step for run in self.runs.values()), default=0)
+    return f"{self.status} after step {step:,}" if step else f"{self.status} before its first step"
+
+  def get(self, key: str):
+    """A figure of its entry, or None."""
+    return self.entry.get(key)
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """A whole comparison.
+
+  Attributes:
+    folder: where it lies.
+    comparison: comparison.json.
+    architectures: by name, ranked ones by their mean first, then those that did not finish.
+    seeds: the seeds every ranked architecture has.
+    statistics: of the ranked ones.
+    steps: how many steps a finished run has.
+    tokens: how many training tokens a finished run has seen, or None.
+  """
+
+  folder: Path
+  comparison: dict
+  architectures: dict[str, Architecture]
+  seeds: tuple[int, ...]
+  statistics: statistics.Comparison
+  steps: int
+  tokens: int | None
+
+  @property
+  def ranked(self) -> list[Architecture]:
+    """Those with a score from every seed, lowest mean first."""
+    return [self.architectures[name] for name in self.statistics.summaries]
+
+  @property
+  def unranked(self) -> list[Architecture]:
+    """Those that failed or have not finished."""
+    return [a for a in self.architectures.values() if a.status != "finished"]
+
+
+def gather(folder: str | Path) -> Results:
+  """Reads a comparison folder.
+
+  Raises:
+    UserError: if there is no comparison.json in it, or it is no JSON object.
+  """
+  folder = Path(folder)
+  comparison = _json(folder / "comparison.json")
+  if not isinstance(comparison, dict) or "architectures" not in comparison:
+    raise UserError(
+      f"Expected the comparison.json of a comparison in {folder}, found none that can be read. "
+      "Run `python launch.py compare --workdir=...` first, or name its work folder."
+    )
+  entries = comparison["architectures"]
+  seeds = tuple(sorted({seed for entry in entries for seed in entry.get("seeds", ())}))
+  lines = {
+    (entry["name"], seed): _lines(folder / "runs" / entry["name"] / f"seed_{seed}/metrics.jsonl")
+    for entry in entries
+    for seed in entry.get("seeds", ())
+  }
+  steps = comparison.get("config", {}).get("steps") or max(
+    (line.get("step", 0) for run in lines.values() for line in run), default=0
+  )
+  found = [_architecture(folder, entry, seeds, lines, steps) for entry in entries]
+  finished = [a for a in found if a.status == "finished"]
+  compared = statistics.compare({a.name: [a.runs[s].bits for s in seeds] for a in finished})
+  order = list(compared.summaries)
+  found.sort(key=lambda a: order.index(a.name) if a.name in order else len(order))
+  tokens = [run.train[-1].get("tokens") for a in finished for run in a.runs.values() if run.train]
+  return Results(
+    folder=folder,
+    comparison=comparison,
+    architectures={a.name: a for a in found},
+    seeds=seeds,
+    statistics=compared,
+    steps=steps,
+    tokens=max((count for count in tokens if count), default=None),
+  )
+
+
+def write_csv(results: Results, path: Path) -> None:
+  """One row an architecture, in the report's order; an empty cell is what was not measured."""
+  contexts = sorted({row["context"] for a in results.architectures.values() for row in a.speed})
+  rows = [_row(results, a, contexts) for a in results.architectures.values()]
+  with path.open("w", newline="", encoding="utf-8") as file:
+    writer = csv.DictWriter(file, list(rows[0]) if rows else ["architecture"])
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _row(results: Results, a: Architecture, contexts: list[int]) -> dict:
+  summary = results.statistics.summaries.get(a.name)
+  row = {
+    "architecture": a.name,
+    "status": a.status,
+    "bits_per_byte": summary and summary.mean,
+    "bits_per_byte_spread": summary and summary.spread,
+  }
+  for seed in results.seeds:
+    row[f"bits_per_byte_seed_{seed}"] = a.runs[seed].bits if seed in a.runs else None
+  row |= {key: a.get(key) for key in ("learning_rate", "d_model", "parameters", "pattern")}
+  row["tokens_per_second"] = a.tokens_per_second
+  row |= {key: a.get(key) for key in ("train_flops_per_token", "memory_bytes")}
+  for kind in SPEEDS:
+    for context in contexts:
+      row[f"{kind}_{context}"] = next(
+        (speed.get(kind) for speed in a.speed if speed["context"] == context), None
+      )
+  return row | {"error": a.get("error")}
+
+
+def _architecture(folder: Path, entry: dict, seeds, lines, steps: int) -> Architecture:
+  name = entry["name"]
+  runs = {seed: _run(lines[name, seed], steps) for seed in entry.get("seeds", ())}
+  status = entry.get("status", "unfinished")
+  complete = all(seed in runs and runs[seed].bits is not None for seed in seeds)
+  if status == "finished" and not (seeds and complete):
+    status = "unfinished"
+  speed = (_json(folder / "speed" / f"{name}.json") or {}).get("contexts", ())
+  grid = [(float(rate), _finite(bits)) for rate, bits in (entry.get("grid") or {}).items()]
+  return Architecture(
+    name=name,
+    title=entry.get("title") or name,
+    entry=entry,
+    status=status,
+    runs=runs,
+    grid=tuple(sorted(grid)),
+    speed=tuple(sorted(speed, key=lambda row: row["context"])),
+    sample=_json(folder / "samples" / f"{name}.json"),
+  )
+
+
+def _run(lines: list[dict], steps: int) -> Run:
+  train = tuple(
+    line for line in lines if line.get("split") == "train" and _finite(line.get("loss")) is not None
+  )
+  last = [
+    _finite(line.get("bits_per_byte"))
+    for line in lines
+    if line.get("split") == "validation" and line.get("step", 0) >= steps
+  ]
+  return Run(
+    train=train,
+    bits=last[-1] if last else None,
+    last_step=max((line.get("step", 0) for line in lines), default=0),
+    tokens_per_second=_median(line.get("tokens_per_second") for line in train),
+  )
+
+
+def _lines(path: Path) -> list[dict]:
+  """The lines of a JSONL file; one that a kill cut short is left out."""
+  lines = []
+  for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    try:
+      lines.append(json.loads(text))
+    except ValueError:
+      continue
+  return lines
+
+
+def _json(path: Path):
+  """What a JSON file holds, None where there is none or it was cut short."""
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError):
+    return None
+
+
+def _finite(value) -> float | None:
+  return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+  values = sorted(value for value in values if value is not None)
+  half = len(values) // 2
+  if not values:
+    return None
+  return values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
