@@ -1,0 +1,255 @@
+"""The training loop: `train` runs a config in a folder, on from wherever that folder stands."""
+
+import contextlib
+import hashlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from llm_jax.analysis import counts
+from llm_jax.errors import UserError
+from llm_jax.models import build
+from llm_jax.training import inputs, metrics, strategies, workdir
+from llm_jax.training.checkpoints import Checkpoints, check_shapes, load_params
+from llm_jax.training.meter import Failed, Meter
+from llm_jax.training.step import TrainState
+
+__all__ = ["Failed", "Run", "Stopped", "train"]
+
+_log = logging.getLogger(__name__)
+
+_RESULT = "result.json"
+
+
+class Stopped(Exception):  # noqa: N818  no error
+  """A signal stopped the run after a whole step; the text says which, and what was saved."""
+
+
+def train(config: ConfigDict, folder: Path | str, progress: bool = True) -> dict:
+  """Trains until `config.steps`, resuming if the folder holds a checkpoint of this config.
+
+  Every process of a distributed run calls this; process 0 writes all files but the checkpoints,
+  in which all take part. A finished run returns at once and touches nothing.
+
+  Args:
+    config: `llm_jax.config.base()` with a model.
+    folder: the run folder; made if there is none.
+    progress: whether anything is shown on the terminal.
+
+  Returns:
+    result.json: step, loss and bits_per_byte of the validation text at the end, tokens, seconds,
+    flops, skipped, parameters.
+
+  Raises:
+    UserError: a mistake in the config, the data or the folder, or a full disk.
+    Stopped: SIGTERM or SIGINT came; the step was finished and the run saved.
+    Failed: ten updates in a row were not finite.
+  """
+  folder = Path(folder)
+  _check(config)
+  workdir.check(folder, config)
+  if (folder / _RESULT).exists():
+    return workdir.read_json(folder / _RESULT)
+  with _Signals() as signals, _owned(folder, config, progress) as console:
+    with Checkpoints(folder, config.checkpoint) as saved:
+      run = Run(config, folder)
+      start, state, totals = run.begin(saved)
+      with _rows(folder, config.steps, start, console) as rows:
+        meter = Meter(run, rows, totals)
+        for step in range(start + 1, config.steps + 1):
+          batch = next(run.batches.train)
+          state, values = run.strategy.step(state, run.strategy.put(batch))
+          meter.made(step, values, batch, state)
+          stop = signals.agreed(step, config.log.every)
+          _evaluate_and_save(run, saved, meter, step, state, stop)
+          if stop and step < config.steps:
+            raise Stopped(_told(stop, step, config))
+        result = meter.result(config.steps, state)
+    if jax.process_index() == 0:
+      workdir.write_json(folder / _RESULT, result)
+  return result
+
+
+def _evaluate_and_save(run, saved, meter, step, state, stop) -> None:
+  """Does after a step what is due: first the evaluation, whose loss makes a checkpoint the best."""
+  config = run.config
+  due = lambda every: every and step % every == 0
+  loss = None
+  if due(config.eval.every) or step == config.steps:
+    loss = meter.validate(step, state)
+  every = config.checkpoint.every
+  if due(every) or (every and (stop or step == config.steps)):
+    with meter.paused():
+      saved.save(step, run.strategy.to_checkpoint(state), run.place(meter), loss)
+  elif due(config.log.every):
+    saved.check()
+
+
+class Run:
+  """All that a config stands for, built and checked before the first step.
+
+  Attributes:
+    config: the whole config.
+    text, batches: what is trained on, see `inputs`.
+    model, objective, strategy: what a step is made of.
+    parameters: how many the model has.
+    flops_per_token: of training, for each position.
+  """
+
+  def __init__(self, config: ConfigDict, folder: Path):
+    self.config, self._folder = config, folder
+    self.objective = inputs.objective(config.objective)
+    self.text = inputs.load_text(config)
+    self._tokenizer = inputs.load_tokenizer(config, folder, self.text)
+    self.model = inputs.model(config, self._tokenizer)
+    self.strategy = strategies.make(config, self.model, self.objective)
+    self.batches = inputs.Batches(config, self.text, self._tokenizer, self.objective.transform)
+    model_config = inputs.model_config(config, self._tokenizer)
+    self.parameters = counts.parameters(model_config)
+    self.flops_per_token = counts.training_flops_per_token(model_config, config.seq_len)
+    self._identity = {
+      "vocab_size": self._tokenizer.vocab_size,
+      "tokenizer": hashlib.sha256((folder / inputs.TOKENIZER).read_bytes()).hexdigest(),
+      "text": self.text.sha256,
+    }
+    _log.info(
+      "%d parameters, %.3g training FLOPs a token, vocabulary of %d; %s",
+      *(self.parameters, self.flops_per_token, self._tokenizer.vocab_size),
+      self.strategy.describe(),
+    )
+
+  def begin(self, saved: Checkpoints) -> tuple[int, TrainState, dict]:
+    """(steps made, state, totals): of the newest checkpoint, or of the beginning."""
+    step = saved.latest()
+    if step is None:
+      state = self.strategy.init(jax.random.PRNGKey(self.config.seed))
+      return 0, self._initialised(state), {"tokens": 0, "seconds": 0.0}
+    place = saved.read(step)
+    self._check_identity(place["identity"])
+    state = saved.restore(step, self.strategy.abstract_checkpoint())
+    self.batches.train.set_state(place["iterator"])
+    _log.info("resumed after step %d", step)
+    return step, self.strategy.from_checkpoint(state), place
+
+  def place(self, meter: Meter) -> dict:
+    """What a checkpoint holds beside the state."""
+    return {
+      "tokens": meter.tokens,
+      "seconds": meter.seconds,
+      "iterator": self.batches.train.get_state(),
+      "identity": self._identity,
+    }
+
+  def last_validation(self, step: int) -> dict:
+    """The validation row of a step as metrics.jsonl has it; {} if it has none."""
+    rows = metrics.read(self._folder / "metrics.jsonl")
+    found = [row for row in rows if row.get("split") == "validation" and row["step"] == step]
+    return {key: value for key, value in found[-1].items() if key != "split"} if found else {}
+
+  def _initialised(self, state: TrainState) -> TrainState:
+    """The state with the parameters of `config.init_from`, if there is one."""
+    source = self.config.init_from
+    if not source:
+      return state
+    params = load_params(Path(source))
+    check_shapes(params, build.abstract_params(self.model), Path(source))
+    tree = self.strategy.to_checkpoint(state)
+    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
+    return self.strategy.from_checkpoint(tree.replace(params=params))
+
+  def _check_identity(self, before: dict) -> None:
+    if before["vocab_size"] != self._identity["vocab_size"]:
+      raise UserError(
+        f"The checkpoints of {self._folder} were trained with a vocabulary of "
+        f"{before['vocab_size']} tokens, but its {inputs.TOKENIZER} has "
+        f"{self._identity['vocab_size']}. Put the run's own tokenizer back, or choose another "
+        "--workdir."
+      )
+    for name, what in (("tokenizer", f"{inputs.TOKENIZER}"), ("text", "training text")):
+      if before[name] != self._identity[name]:
+        raise UserError(
+          f"The {what} of {self._folder} is not the one that its checkpoints were trained with "
+          f"(sha256 {before[name][:16]} then, {self._identity[name][:16]} now). Put it back, or "
+          f"choose another --workdir (init_from={self._folder} starts from these parameters)."
+        )
+
+
+class _Signals:
+  """Notes SIGTERM and SIGINT instead of dying at once; a second one kills."""
+
+  def __init__(self):
+    self._name = ""
+    self._handlers = {}
+
+  def __enter__(self):
+    if threading.current_thread() is threading.main_thread():
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._handlers[number] = signal.signal(number, self._note)
+    return self
+
+  def __exit__(self, kind, error, traceback):
+    for number, handler in self._handlers.items():
+      signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+  def _note(self, number, frame):
+    self._name = signal.Signals(number).name
+    for handled in self._handlers:
+      signal.signal(handled, signal.SIG_DFL)
+
+  def agreed(self, step: int, every: int) -> str:
+    """The signal to stop for after this step, or "". Several processes stop at the same step:
+    they ask each other every `every` steps, for a question costs a synchronisation."""
+    if jax.process_count() == 1:
+      return self._name
+    if step % max(every, 1):
+      return ""
+    numbers = multihost_utils.process_allgather(np.int32(bool(self._name)))
+    return (self._name or "a signal to another process") if numbers.any() else ""
+
+
+def _check(config: ConfigDict) -> None:
+  if config.steps < 1:
+    raise UserError(f"steps must be 1 or more, found {config.steps}.")
+  for name, value in (
+    ("eval.every", config.eval.every),
+    ("eval.batches", config.eval.batches),
+    ("log.every", config.log.every),
+  ):
+    if value < 0:
+      raise UserError(f"{name} must be 0 or more, found {value}.")
+
+
+@contextlib.contextmanager
+def _owned(folder: Path, config: ConfigDict, progress: bool) -> Iterator[Console]:
+  """Locks the folder, writes what the run is, and logs there; process 0 alone does so."""
+  with contextlib.ExitStack() as stack:
+    console = Console(quiet=True)
+    if jax.process_index() == 0:
+      stack.enter_context(workdir.lock(folder))
+      workdir.check(folder, config)  # again: another process may have come first
+      workdir.write_json(folder / "config.json", config.to_dict())
+      workdir.write_json(folder / "environment.json", workdir.environment())
+      console = stack.enter_context(metrics.run_log(folder, progress))
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices("run folder")
+    yield console
+
+
+def _rows(folder: Path, steps: int, start: int, console: Console):
+  """The run's `Metrics` in process 0, None in the others."""
+  if jax.process_index() == 0:
+    return metrics.Metrics(folder, steps, start, console)
+  return contextlib.nullcontext()
+
+
+def _told(stop: str, step: int, config: ConfigDict) -> str:
+  kept = "the run is saved" if config.checkpoint.every else "nothing is saved (checkpoint.every=0)"
+  return f"Stopped by {stop} after step {step} of {config.steps}; {kept}."
