@@ -159,25 +159,34 @@ def matrix_of(axes: tuple[str | None, ...], vectors: bool = False) -> Matrix:
 
 
 def _muon(axes, matrices, adam):
-  """Muon for the kernels of projections; Adam for vectors and the tables of a vocabulary."""
-  label = lambda path, names, matrix: (
-    "muon" if path.endswith("kernel") and matrix.columns and "vocab" not in names else "adam"
-  )
-  labels = _map_paths(label, axes, matrices)
-  number = lambda label, matrix: (
-    optax.contrib.MuonDimensionNumbers(matrix.rows, matrix.columns)
-    if label == "muon"
-    else optax.MaskedNode()
-  )
-  numbers = jax.tree.map(number, labels, matrices)
+  """Muon for the kernels of projections; Adam for vectors and for tables of a vocabulary.
 
-  def scale(update, matrix):
+  An axis without a name has no business among others: taps of a convolution, a low rank. Such
+  kernels are Adam's too.
+  """
+  is_leaf = lambda x: isinstance(x, tuple)
+
+  def choose(path, names, matrix):
+    named = matrix.columns and None not in names and "vocab" not in names
+    return matrix if named and path.endswith("kernel") else optax.MaskedNode()
+
+  kernels = _map_paths(choose, axes, matrices)
+  labels = jax.tree.map(
+    lambda kernel: "muon" if isinstance(kernel, Matrix) else "adam", kernels, is_leaf=is_leaf
+  )
+  numbers = jax.tree.map(
+    lambda kernel: optax.contrib.MuonDimensionNumbers(kernel.rows, kernel.columns),
+    kernels,
+    is_leaf=lambda x: isinstance(x, Matrix),
+  )
+
+  def scale(update, kernel):
     # An orthogonal matrix has entries of size 1 / sqrt(longer side); Adam's are near 0.2.
-    return update * (0.2 * math.sqrt(max(matrix.shape(update.shape)[1:])))
+    return update * (0.2 * math.sqrt(max(kernel.shape(update.shape)[1:])))
 
   muon = optax.chain(
     optax.contrib.scale_by_muon(beta=0.95, weight_dimension_numbers=numbers),
-    optax.stateless(lambda updates, params: jax.tree.map(scale, updates, matrices)),
+    optax.stateless(lambda updates, params: jax.tree.map(scale, updates, kernels)),
   )
   return optax.partition({"muon": muon, "adam": adam}, labels)
 

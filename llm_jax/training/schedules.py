@@ -6,6 +6,7 @@ every learning rate, every length of run and every seed; only the shape's name i
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from ml_collections import ConfigDict
 
@@ -81,11 +82,12 @@ def make(config: ConfigDict, learning_rate: float, steps: int) -> Schedule:
       f"schedule.warmup_fraction {config.warmup_fraction} and schedule.decay_fraction "
       f"{config.decay_fraction} overlap: expected a sum of at most 1."
     )
+  # numpy, not jax: a step gives its state's buffers away, and these must outlive every run's.
   return Schedule(
-    peak=jnp.float32(learning_rate),
-    steps=jnp.float32(steps),
-    warmup=jnp.float32(round(config.warmup_fraction * steps)),
-    decay=jnp.float32(round(config.decay_fraction * steps)),
-    final=jnp.float32(config.final_fraction),
+    peak=np.float32(learning_rate),
+    steps=np.float32(steps),
+    warmup=np.float32(round(config.warmup_fraction * steps)),
+    decay=np.float32(round(config.decay_fraction * steps)),
+    final=np.float32(config.final_fraction),
     name=config.name,
   )

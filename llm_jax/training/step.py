@@ -81,7 +81,7 @@ def make_train_step(
     (loss, pairs), grads = total(_accumulate(grad_fn, state.params, batch, accumulation))
 
     learning_rate = state.schedule(state.step)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(
       grads, state.opt_state, state.params, learning_rate=learning_rate
     )

@@ -297,14 +297,19 @@ def _mesh_sizes(axes, devices):
 
 
 def _check_batch(config, parts):
-  """The batch is split over `parts` devices, and there into micro-batches, without a rest."""
-  micro = config.optimizer.accumulation
-  unit = math.lcm(parts * micro, jax.process_count())
+  """The batch is split over processes and devices, and there into micro-batches, without rest."""
+  processes, micro = jax.process_count(), config.optimizer.accumulation
+  if parts % processes:
+    raise UserError(
+      f"{processes} processes must each hold their own rows, but the rows are split in {parts}: "
+      "expected data times fsdp of parallel.axes to be a multiple of the processes."
+    )
+  unit = parts * micro
   if config.batch_size < 1 or config.batch_size % unit:
     near = max(unit, round(config.batch_size / unit) * unit)
     raise UserError(
-      f"batch_size must be a multiple of {unit} ({_count(parts)} share the rows, "
-      f"optimizer.accumulation={micro}); found {config.batch_size}. The nearest is {near}."
+      f"batch_size must be a multiple of {unit} (rows are split over {_count(parts)}, and "
+      f"optimizer.accumulation is {micro}); found {config.batch_size}. The nearest is {near}."
     )
 
 
