@@ -11,7 +11,7 @@ def finding(results: Results) -> tuple[str, str]:
   ranked = results.ranked
   missing = "; ".join(f"{a.title} {a.note} and is not ranked" for a in results.unranked)
   if not ranked:
-    return "No architecture has finished, so there is nothing to rank.", sentence(f"{missing}.")
+    return "No architecture has finished, so there is nothing to rank.", f"{missing}."
   if len(ranked) == 1:
     first = f"{_setting(results)} {_scored(results, ranked[0])} on held-out text."
     second = "It is the only one that finished, so nothing can be compared"
@@ -92,10 +92,10 @@ def _resolution(results: Results) -> str:
   head = f"With {plural(len(results.seeds), 'seed')}, {seen}"
   if not open_pairs:
     return f"{head}, but every pair of architectures differs by more"
+  some, every = counted(len(open_pairs)), counted(len(compared.pairs))
+  which = f"all {every}" if some == every else f"{some} of the {every}"
   verb = "stays" if len(open_pairs) == 1 else "stay"
-  text = (
-    f"{head}, so {counted(len(open_pairs))} of the {len(compared.pairs)} pairs {verb} undecided"
-  )
+  text = f"{head}, so {which} pairs {verb} undecided"
   if len(open_pairs) <= NAMED_PAIRS:
     title = lambda name: results.architectures[name].title
     text += f" ({'; '.join(f'{title(p.lower)} and {title(p.higher)}' for p in open_pairs)})"
@@ -150,6 +150,7 @@ def method(results: Results) -> list[tuple[str, str]]:
     ("Score", _score(results.comparison.get("byte_model") or {})),
     ("Seeds", _seeds(results)),
     ("Speed", _speed(results)),
+    ("Machine", _machine(results.comparison.get("environment") or {})),
   ]
   return [(what, text) for what, text in rows if text]
 
@@ -250,6 +251,18 @@ def _speed(results: Results) -> str:
     f"for one sequence after training, at contexts of {plain(contexts[0])} to "
     f"{plain(contexts[-1])} tokens."
   )
+
+
+def _machine(environment: dict) -> str:
+  parts = [str(environment[name]) for name in ("cpu",) if environment.get(name)]
+  if environment.get("cpu_count"):
+    parts.append(f"{environment['cpu_count']} processors")
+  if environment.get("backend") not in (None, "cpu"):
+    devices = [str(device) for device in environment.get("devices") or ()]
+    kinds = [f"{devices.count(kind)} \u00d7 {kind}" for kind in dict.fromkeys(devices)]
+    parts.append(listed(kinds) or str(environment["backend"]))
+  version = (environment.get("packages") or {}).get("jax")
+  return f"{', '.join(parts)}{f'; JAX {version}' if version else ''}." if parts else ""
 
 
 def captions(results: Results) -> dict[str, str]:

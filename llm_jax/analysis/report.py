@@ -7,7 +7,7 @@ import jinja2
 
 from llm_jax.analysis import prose
 from llm_jax.analysis.results import Architecture, Results, gather, write_csv
-from llm_jax.analysis.words import counted, listed, plain, sentence, size
+from llm_jax.analysis.words import listed, plain, plural, sentence, size
 
 DASH = "\u2013"  # stands in a table for what was not measured
 COLUMNS = (
@@ -84,7 +84,7 @@ def render(results: Results) -> str:
 
 def _title(results: Results) -> str:
   corpus = (results.comparison.get("corpus") or {}).get("name")
-  title = f"{sentence(counted(len(results.architectures)))} architectures compared"
+  title = f"{sentence(plural(len(results.architectures), 'architecture'))} compared"
   return f"{title} on {corpus}" if corpus else title
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from llm_jax.analysis import statistics
 from llm_jax.errors import UserError
+from llm_jax.training import metrics
 
 AXES = ("step", "tokens", "flops", "seconds")
 SPEEDS = (
@@ -129,7 +130,9 @@ def gather(folder: str | Path) -> Results:
   entries = comparison["architectures"]
   seeds = tuple(sorted({seed for entry in entries for seed in entry.get("seeds", ())}))
   lines = {
-    (entry["name"], seed): _lines(folder / "runs" / entry["name"] / f"seed_{seed}/metrics.jsonl")
+    (entry["name"], seed): metrics.read(
+      folder / "runs" / entry["name"] / f"seed_{seed}/metrics.jsonl"
+    )
     for entry in entries
     for seed in entry.get("seeds", ())
   }
@@ -220,17 +223,6 @@ def _run(lines: list[dict], steps: int) -> Run:
     last_step=max((line.get("step", 0) for line in lines), default=0),
     tokens_per_second=_median(line.get("tokens_per_second") for line in train),
   )
-
-
-def _lines(path: Path) -> list[dict]:
-  """The lines of a JSONL file; one that a kill cut short is left out."""
-  lines = []
-  for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-    try:
-      lines.append(json.loads(text))
-    except ValueError:
-      continue
-  return lines
 
 
 def _json(path: Path):
