@@ -25,8 +25,8 @@ def scores(results: Results, styles: dict[str, Style]) -> str:
   rows = list(results.architectures.values())
   byte_model = results.comparison.get("byte_model", {}).get("2")
   longest = max((len(a.title) for a in rows), default=0)
-  margins = {"left": 32 + 5.8 * longest, "right": 96, "bottom": 36, "top": 20}
-  with svg.panel(450, 56 + 27 * len(rows), **margins) as axes:
+  margins = {"left": 26 + 6 * longest, "right": 90, "bottom": 36, "top": 20}
+  with svg.panel(390, 56 + 27 * len(rows), **margins) as axes:
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -14,7 +14,7 @@ from llm_jax.analysis.svg import FONT, INK, Style
 from llm_jax.analysis.words import log_ticks, plain
 
 WIDTH, HEIGHT = 345, 250
-MARGINS = {"left": 46, "right": 86, "bottom": 36, "top": 24}
+MARGINS = {"left": 34, "right": 86, "bottom": 36, "top": 24}
 
 
 @dataclasses.dataclass(frozen=True)
