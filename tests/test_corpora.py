@@ -114,6 +114,23 @@ def test_the_same_documents_come_from_every_format(tmp_path):
   assert corpora.load(str(tmp_path / "a.*")).documents == documents * 5
 
 
+def test_a_glob_is_read_in_the_order_of_its_names(tmp_path, monkeypatch):
+  for name in ("c", "a", "b"):
+    (tmp_path / f"{name}.txt").write_text(name)
+  listed = [str(tmp_path / f"{name}.txt") for name in ("b", "c", "a")]
+  monkeypatch.setattr(corpora.glob, "glob", lambda *_, **__: listed)
+  assert corpora.load(str(tmp_path / "*.txt")).documents == ["a", "b", "c"]
+
+
+def test_a_real_text_without_marks_keeps_every_character(shared_folder):
+  file = shared_folder / "data/text/tinyshakespeare/input.txt"
+  corpus = corpora.load(str(file))
+  assert "".join(corpus.documents) == file.read_text()
+  assert corpus.num_bytes == 1_115_394
+  validation = corpora.split(corpus, 0.05, 0)[1]
+  assert 0.04 < validation.num_bytes / corpus.num_bytes < 0.06
+
+
 def test_the_fingerprint_counts_borders():
   assert corpora.fingerprint(["ab", "c"]) != corpora.fingerprint(["a", "bc"])
 

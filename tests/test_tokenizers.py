@@ -141,6 +141,19 @@ def test_two_may_train_at_once_and_a_folder_may_be_closed_to_writing(tmp_path):
   assert make("bpe", cache_dir=tmp_path / "file" / "below").sha256 == found[0]
 
 
+def test_a_file_is_written_whole_or_not_at_all(made, tmp_path, monkeypatch):
+  (tmp_path / "tokenizer.json").write_text("before")
+
+  def full_disk(*_):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(tokenizers.cache.os, "replace", full_disk)
+  with pytest.raises(OSError, match="No space left"):
+    made["byte"].save(tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
+  assert (tmp_path / "tokenizer.json").read_text() == "before"
+
+
 def test_a_published_tokenizer_brings_its_own_end(made, tmp_path):
   made["bpe"].save(tmp_path)
   text = (tmp_path / "tokenizer.json").read_text().replace("<|endoftext|>", "</s>")
