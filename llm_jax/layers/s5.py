@@ -61,7 +61,7 @@ class S5(nn.Module):
     )
     h_BTN = jnp.concatenate([h_BTP.real, h_BTP.imag], axis=-1).astype(x_BTD.dtype)
     y_BTD = linear(h_BTN, jnp.concatenate([2 * C_PD.real, -2 * C_PD.imag], axis=0))
-    D_D = self._vector("D", nn.initializers.normal(1.0), x_BTD.shape[-1:], "embed")
+    D_D = self._weight("D", nn.initializers.normal(1.0), x_BTD.shape[-1:], "embed")
     y_BTD = y_BTD + x_BTD * D_D.astype(x_BTD.dtype)[None, None]
     if state is not None:
       state = {"ssm_re": last_BP.real, "ssm_im": last_BP.imag}
@@ -72,50 +72,37 @@ class S5(nn.Module):
     zeros_BP = jnp.zeros((batch, self.d_state // 2), jnp.float32)
     return {"ssm_re": zeros_BP, "ssm_im": zeros_BP}
 
-  def _vector(self, name, init, shape, axis):
-    return self.param(name, nn.with_logical_partitioning(init, (axis,)), shape)
+  def _weight(self, name, init, shape, *axes):
+    return self.param(name, nn.with_logical_partitioning(init, axes), shape)
+
+  def _complex(self, name, variance, shape, *axes):
+    """A complex parameter, kept as two real ones of the given variance each."""
+    init = nn.initializers.normal(math.sqrt(variance))
+    return jax.lax.complex(
+      self._weight(f"{name}_re", init, shape, *axes), self._weight(f"{name}_im", init, shape, *axes)
+    )
 
   def _system(self, d_model):
     """The discretised diagonal, input and output maps, in complex64."""
-    eigenvalues_P, basis_NP = self._hippo()
-    shape_P = eigenvalues_P.shape
-    re_P = self._vector("Lambda_re", _constant(eigenvalues_P.real), shape_P, "state")
-    im_P = self._vector("Lambda_im", _constant(eigenvalues_P.imag), shape_P, "state")
-    log_step_P = self._vector("log_step", self._log_steps, shape_P, "state")
-    # The published draws: a real B and a complex C of variance 1 / N, seen from the eigenbasis.
-    std = self.d_state**-0.5
-    B_DP = self._complex(
-      "B",
-      ("embed", "state"),
-      lambda key: std * jax.random.normal(key, (d_model, self.d_state)) @ basis_NP.conj(),
-      (d_model, *shape_P),
-    )
-    C_PD = self._complex(
-      "C",
-      ("state", "embed"),
-      lambda key: std * basis_NP.T @ _complex_normal(key, (self.d_state, d_model)),
-      (*shape_P, d_model),
-    )
+    eigenvalues_P = self._eigenvalues()
+    p = len(eigenvalues_P)
+    re_P = self._weight("Lambda_re", _constant(eigenvalues_P.real), (p,), "state")
+    im_P = self._weight("Lambda_im", _constant(eigenvalues_P.imag), (p,), "state")
+    log_step_P = self._weight("log_step", self._log_steps, (p,), "state")
+    # The paper draws a real B and a complex C of variance 1 / N and turns them into the eigenbasis.
+    # That is unitary, its kept half isotropic, so what it makes of them can be drawn directly.
+    B_DP = self._complex("B", 0.5 / self.d_state, (d_model, p), "embed", "state")
+    C_PD = self._complex("C", 1 / self.d_state, (p, d_model), "state", "embed")
     lambda_P = jax.lax.complex(jnp.minimum(re_P, _SLOWEST), im_P)
     exponent_P = lambda_P * jnp.exp(log_step_P)
     # expm1: steps are so small that exp(z) - 1 would keep three digits.
     hold_P = jnp.expm1(exponent_P) / lambda_P
     return jnp.exp(exponent_P), B_DP * hold_P[None], C_PD
 
-  def _complex(self, name, axes, draw, shape):
-    """A complex parameter kept as `name`_re and `name`_im, both made from one draw."""
-    # Linen traces the draw again for its shape at every call, with whatever key.
-    key = self.make_rng("params") if self.is_initializing() else jax.random.key(0)
-    part = lambda f: nn.with_logical_partitioning(lambda _, shape: f(draw(key)), axes)
-    re = self.param(f"{name}_re", part(jnp.real), shape)
-    im = self.param(f"{name}_im", part(jnp.imag), shape)
-    return jax.lax.complex(re, im)
+  def _eigenvalues(self):
+    """One of each conjugate pair of eigenvalues of HiPPO-LegS without its low-rank part.
 
-  def _hippo(self):
-    """Eigenvalues (P,) and eigenvectors (N, P) of HiPPO-LegS without its low-rank part.
-
-    That matrix is normal, -1/2 on its diagonal and skew-symmetric beside it, so its eigenvalues
-    are -1/2 + i w in conjugate pairs, of which one each is kept. Appendix B.1 of the paper.
+    That matrix is -1/2 on its diagonal and skew-symmetric beside it, so they are -1/2 + i w.
     """
     if self.d_state < 1 or self.blocks < 1 or self.d_state % (2 * self.blocks):
       raise UserError(
@@ -124,12 +111,9 @@ class S5(nn.Module):
       )
     size = self.d_state // self.blocks
     root = np.sqrt(2 * np.arange(size) + 1)
-    skew = 0.5 * np.triu(root[:, None] * root[None, :], 1)
-    skew = skew - skew.T
-    w, basis = np.linalg.eigh(-1j * skew)
-    eigenvalues = -0.5 + 1j * w[: size // 2]
-    basis = np.kron(np.eye(self.blocks), basis[:, : size // 2])
-    return np.tile(eigenvalues, self.blocks).astype(np.complex64), basis.astype(np.complex64)
+    upper = 0.5 * np.triu(root[:, None] * root[None, :], 1)
+    w = np.linalg.eigvalsh(-1j * (upper - upper.T))[: size // 2]
+    return np.tile(-0.5 + 1j * w, self.blocks)
 
   def _log_steps(self, key, shape):
     low, high = math.log(self.dt_min), math.log(self.dt_max)
@@ -150,8 +134,3 @@ class S5(nn.Module):
 
 def _constant(values):
   return lambda key, shape: jnp.asarray(values, jnp.float32)
-
-
-def _complex_normal(key, shape):
-  """Real and imaginary parts each of variance 1."""
-  return jax.lax.complex(*jax.random.normal(key, (2, *shape)))
