@@ -13,8 +13,7 @@ from pathlib import Path
 from llm_jax import config as config_schema
 from llm_jax.errors import UserError, unknown
 
-EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
-_DEFAULT_COMPARISON = EXPERIMENTS / "compare_quick.py"
+_DEFAULT_COMPARISON = config_schema.EXPERIMENTS / "compare_quick.py"
 
 _HELP = """Train, run, inspect and compare language model architectures.
 
@@ -176,7 +175,16 @@ def _generate(arguments, overrides, argv):
   _start_jax()
   from llm_jax.inference import prompt
 
-  prompt.stream_to_terminal(arguments)
+  prompt.to_terminal(
+    arguments.workdir,
+    arguments.prompt,
+    arguments.step,
+    max_new_tokens=arguments.max_new_tokens,
+    temperature=arguments.temperature,
+    top_k=arguments.top_k,
+    top_p=arguments.top_p,
+    seed=arguments.seed,
+  )
   return 0
 
 

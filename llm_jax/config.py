@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from llm_jax.errors import UserError, unknown
 
 CONFIG_VERSION = 1
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
 def base() -> ConfigDict:

@@ -1,0 +1,29 @@
+"""Seven architectures at one million parameters on the embedded corpus: the default comparison.
+
+Run: python launch.py
+"""
+
+from ml_collections import ConfigDict
+
+from llm_jax.config import base
+
+
+def get_config(mode=""):
+  config = base()
+  del config.model
+  config.compare = ConfigDict(
+    {
+      "architectures": ("gpt2", "llama", "lstm", "s5", "mamba", "rwkv4", "hybrid"),
+      "parameters": 1_000_000,  # the width of each is solved for
+      "tolerance": 0.05,
+      "learning_rates": (2e-3, 4e-3, 8e-3),
+      "tuning_steps": 50,
+      "seeds": 2,
+      "contexts": (128, 512, 2048, 8192),  # where prefill and decoding are timed
+      "workers": 0,  # processes at once; 0: one a core, or one on accelerators
+      "prompt": "The function returns",
+    }
+  )
+  config.steps, config.batch_size, config.seq_len = 200, 16, 128
+  config.log.every, config.checkpoint.every = 1, 100
+  return config

@@ -1,0 +1,148 @@
+"""A comparison: plan it, train every architecture in processes of their own, measure, report.
+
+Every step leaves its result in the comparison's folder and is not repeated if it is there, so a
+comparison that was stopped or killed goes on where it was.
+"""
+
+import sys
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from llm_jax import config as config_schema
+from llm_jax.analysis import byte_model, counts, matching, report, workers
+from llm_jax.data import tokenizers
+from llm_jax.training import inputs, workdir
+
+# What every architecture takes from the comparison's config: all but its model and learning rate.
+_SHARED = (
+  "steps",
+  "batch_size",
+  "seq_len",
+  "dtype",
+  "objective",
+  "data",
+  "tokenizer",
+  "schedule",
+  "parallel",
+)
+
+
+def run(config: ConfigDict, folder: Path, command: list[str], progress: bool = True) -> int:
+  """Runs a comparison config; writes results.csv and report.html into the folder.
+
+  Args:
+    config: the shared names of every config, without a model, and `compare`: architectures (names
+      of experiments), parameters, tolerance, learning_rates, tuning_steps, seeds, contexts,
+      workers (0: as many as fit the machine) and prompt.
+    folder: its own folder; an unfinished comparison of the same config goes on.
+    command: the command line, for the report.
+    progress: whether to show how far each architecture is.
+
+  Returns:
+    exit code: 0, 1 if an architecture failed, 75 if a signal stopped it.
+  """
+  workdir.check(folder, config)
+  with workdir.lock(folder):
+    workdir.write_json(folder / "config.json", config.to_dict())
+    plan = _plan(config, folder, command)
+    with workers.Crew(folder, plan, progress) as crew:
+      codes = crew.train(workers.processors(config.compare.workers))
+      if not crew.stopping:
+        codes |= crew.measure([name for name, code in codes.items() if code == 0])
+    if crew.stopping:
+      print("Stopped. Run the same command again to go on.", file=sys.stderr)
+      return workers.STOPPED
+    _finish(folder, plan, codes)
+  print(folder / "report.html")
+  return 1 if any(codes.values()) else 0
+
+
+def _plan(config, folder, command):
+  """Everything that is decided before training: plan.json, made once."""
+  if (folder / "plan.json").exists():
+    return workdir.read_json(folder / "plan.json")
+  print("Reading the corpus, training the tokenizer, solving for widths ...", file=sys.stderr)
+  text = inputs.load_text(config)
+  train, validation = ([c for c, _ in part] for part in (text.train, text.validation))
+  documents = [[d for c in part for d in c.documents] for part in (train, validation)]
+  tokenizer = tokenizers.get(config.tokenizer, text.train_documents)
+  train_bytes = sum(c.num_bytes for c in train)
+  plan = {
+    "version": 1,
+    "command": " ".join(["python launch.py", *command]),
+    "config": config.to_dict(),
+    "corpus": {
+      "name": " + ".join(c.name for c in train),
+      "sha256": text.sha256,
+      "train_bytes": train_bytes,
+      "validation_bytes": text.validation_bytes,
+      "train_documents": len(documents[0]),
+      "validation_documents": len(documents[1]),
+    },
+    "tokenizer": {
+      "name": config.tokenizer.name,
+      "vocab_size": tokenizer.vocab_size,
+      "sha256": tokenizer.sha256,
+      "tokens_per_byte": sum(map(len, tokenizer.encode_documents(documents[0]))) / train_bytes,
+    },
+    "byte_model": {str(order): byte_model.bits_per_byte(*documents, order) for order in (1, 2, 3)},
+    "target_parameters": config.compare.parameters,
+    "tolerance": config.compare.tolerance,
+    "architectures": [
+      _architecture(name, config, tokenizer.vocab_size) for name in config.compare.architectures
+    ],
+  }
+  workdir.write_json(folder / "plan.json", plan)
+  return workdir.read_json(folder / "plan.json")
+
+
+def _architecture(name, comparison, vocab_size):
+  """The run config of one architecture, its width solved for, and its counts."""
+  path = config_schema.EXPERIMENTS / f"{name}.py"
+  config = config_schema.load(str(path), [])
+  for key in _SHARED:
+    config[key] = comparison[key]
+  rate = config.optimizer.learning_rate
+  config.optimizer = comparison.optimizer.copy_and_resolve_references()
+  config.optimizer.learning_rate = rate
+  config.eval, config.log = comparison.eval, comparison.log
+  config.checkpoint = comparison.checkpoint
+  config.model.vocab_size = vocab_size
+  target, tolerance = comparison.compare.parameters, comparison.compare.tolerance
+  config.model = matching.match_width(config.model, target, tolerance)
+  return {
+    "name": name,
+    "d_model": config.model.d_model,
+    "parameters": counts.parameters(config.model),
+    "pattern": _pattern_words(config.model),
+    "train_flops_per_token": counts.training_flops_per_token(config.model, config.seq_len),
+    "config": config.to_dict(),
+  }
+
+
+def _pattern_words(model):
+  words = lambda entry: entry if isinstance(entry, str) else "(" + " | ".join(entry) + ")"
+  stages = model.stages or ((model.pattern, model.repeats),)
+  return " then ".join(f"{' + '.join(map(words, p))} x {repeats}" for p, repeats in stages)
+
+
+def _finish(folder: Path, plan: dict, codes: dict[str, int]) -> None:
+  """Gathers what the workers left into comparison.json, then results.csv and report.html."""
+  architectures = []
+  for planned in plan["architectures"]:
+    name = planned["name"]
+    entry = {key: value for key, value in planned.items() if key != "config"}
+    entry["seeds"] = list(range(plan["config"]["compare"]["seeds"]))
+    chosen, speed = folder / "tuning" / name / "chosen.json", folder / "speed" / f"{name}.json"
+    entry |= workdir.read_json(chosen) if chosen.exists() else {"grid": {}}
+    if speed.exists():
+      entry["memory_bytes"] = workdir.read_json(speed)["memory_bytes"]
+    if codes.get(name):
+      entry |= {"status": "failed", "error": workers.last_words(folder, name)}
+    else:
+      entry["status"] = "finished"
+    architectures.append(entry)
+  comparison = {**plan, "architectures": architectures, "environment": workdir.environment()}
+  workdir.write_json(folder / "comparison.json", comparison)
+  report.write(folder)
