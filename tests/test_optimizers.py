@@ -16,14 +16,14 @@ from llm_jax.training.step import initial_state, make_train_step
 AXES = {
   "embed": {"tokens": ("vocab", "embed")},
   "stack": {
-    "q": {"kernel": ("layers", "embed", "heads", "kv"), "bias": ("layers", "heads", "kv")},
-    "out": {"kernel": ("layers", "heads", "kv", "embed")},
+    "q": {"kernel": ("layers", "embed", "heads", None), "bias": ("layers", "heads", None)},
+    "out": {"kernel": ("layers", "heads", None, "embed")},
     "conv": {"kernel": ("layers", None, "mlp")},
     "norm": {"scale": ("layers", "embed")},
     "A_log": ("layers", "mlp", "state"),
   },
 }
-SIZES = {"vocab": 160, "embed": 144, "heads": 4, "kv": 50, "layers": 3, "mlp": 136, "state": 130}
+SIZES = {"vocab": 160, "embed": 144, "heads": 4, "layers": 3, "mlp": 136, "state": 130}
 UNDECAYED = (r".*/(bias|scale)", r".*/A_log")
 is_axes = lambda x: isinstance(x, tuple)
 
@@ -32,7 +32,7 @@ def parameters(seed=0):
   """Random arrays of the shapes that AXES and SIZES describe."""
   generator = np.random.default_rng(seed)
   draw = lambda axes: jnp.asarray(
-    generator.normal(size=[SIZES.get(axis, 4) for axis in axes]), jnp.float32
+    generator.normal(size=[SIZES.get(axis, 50) for axis in axes]), jnp.float32
   )
   return jax.tree.map(draw, AXES, is_leaf=is_axes)
 

@@ -3,7 +3,9 @@
 import logging
 import types
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
@@ -11,9 +13,11 @@ from jax.sharding import PartitionSpec
 from llm_jax import config as shared_config
 from llm_jax.errors import UserError
 from llm_jax.models import build
+from llm_jax.models.output import Output
 from llm_jax.models.spec import model_config
 from llm_jax.objectives import next_token
-from llm_jax.training import strategies
+from llm_jax.training import optimizers, schedules, strategies
+from llm_jax.training.step import initial_state, make_train_step
 
 B, T, V = 16, 16, 64
 ONE, PMAP = {"devices": 1}, {"devices": 8}
@@ -225,3 +229,40 @@ def test_a_layout_that_does_not_fit_is_refused(options, message):
 def test_a_minus_one_takes_the_devices_that_are_left():
   strategy = strategy_of(strategy="mesh", data=-1, fsdp=1, tensor=2)
   assert strategy.describe() == "mesh: 4 data x 1 fsdp x 2 tensor over 8 devices"
+
+
+class Balanced(nn.Module):
+  """Logits of nothing but a parameter, and one side loss a row in each of two layers."""
+
+  @nn.compact
+  def __call__(self, tokens_BT, segments, train):
+    bias_V = self.param("bias", nn.initializers.zeros, (V,))
+    row_B = jnp.sum(tokens_BT, axis=1) * (1.0 + bias_V[0])
+    self.sow("losses", "balance", jnp.stack([row_B, 2 * row_B]))
+    return Output(jnp.broadcast_to(bias_V, (*tokens_BT.shape, V)), None)
+
+
+def test_side_losses_are_a_mean_over_rows_with_tokens_beside_the_mean_over_tokens():
+  batch = {name: jnp.asarray(x) for name, x in batch_of(0).items()}
+  model, rows = Balanced(), np.any(batch["segments"] > 0, axis=1)
+  params = {"bias": jnp.zeros(V)}
+  sums, metrics = next_token.loss(model, params, batch, {}, train=True)
+  counts = next_token.count(batch)
+  assert counts["rows"] == rows.sum() < B
+  wanted = 3 * np.sum(batch["tokens"], axis=1)[rows].mean()
+  np.testing.assert_allclose(sums["rows"] / counts["rows"], wanted, rtol=1e-6)
+  np.testing.assert_allclose(sums["tokens"] / counts["tokens"], np.log(V), rtol=1e-6)
+  np.testing.assert_allclose(metrics["side_loss"], (sums["rows"], counts["rows"]))
+
+  config = config_of(optimizer="sgd")
+  config.optimizer.clip_norm = 0.0
+  optimizer = optimizers.make(config.optimizer, params, {"bias": ("vocab",)})
+  schedule = schedules.make(config.schedule, 1e-3, 40)
+  state = initial_state(params, optimizer, jax.random.PRNGKey(0), schedule)
+  after = {}
+  for parts in (1, 4):
+    step = jax.jit(make_train_step(model, next_token, optimizer, accumulation=parts))
+    after[parts] = step(state, batch)[0].params["bias"]
+  np.testing.assert_allclose(after[4], after[1], rtol=1e-5)
+  rate = float(schedule(jnp.int32(0)))
+  assert float(after[1][0]) == pytest.approx(-rate * wanted, rel=0.01)

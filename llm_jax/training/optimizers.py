@@ -161,14 +161,15 @@ def matrix_of(axes: tuple[str | None, ...], vectors: bool = False) -> Matrix:
 def _muon(axes, matrices, adam):
   """Muon for the kernels of projections; Adam for vectors and for tables of a vocabulary.
 
-  An axis without a name has no business among others: taps of a convolution, a low rank. Such
-  kernels are Adam's too.
+  A side of which no axis has a name is no width of the model but taps of a convolution or a low
+  rank: such kernels are Adam's too.
   """
   is_leaf = lambda x: isinstance(x, tuple)
 
   def choose(path, names, matrix):
-    named = matrix.columns and None not in names and "vocab" not in names
-    return matrix if named and path.endswith("kernel") else optax.MaskedNode()
+    named = all(any(names[axis] for axis in side) for side in (matrix.rows, matrix.columns))
+    chosen = named and "vocab" not in names and path.endswith("kernel")
+    return matrix if chosen else optax.MaskedNode()
 
   kernels = _map_paths(choose, axes, matrices)
   labels = jax.tree.map(

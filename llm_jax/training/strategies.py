@@ -38,7 +38,7 @@ RULES = {
   "vocab": "tensor",
   "heads": "tensor",
   "mlp": "tensor",
-  "kv": None,
+  "kv": "tensor",
   "expert": None,
   "state": None,
   "layers": None,
