@@ -15,7 +15,7 @@ def continuation(folder: Path | str, prompt: str, step: str = "best", **options)
 
   Args:
     folder: a run folder.
-    prompt: what stands before it; it may be empty, for the start of a document.
+    prompt: what stands before it.
     step: the checkpoint: a number, "latest" or "best".
     **options: those of `generate`; a temperature of 0 is greedy.
 
@@ -33,7 +33,7 @@ def continuation(folder: Path | str, prompt: str, step: str = "best", **options)
   else:
     options["method"] = "sample"
   for [piece] in generate.stream(model, params, [prompt], tokenizer=tokenizer, **options):
-    yield piece.removesuffix(tokenizers.END)
+    yield piece.removesuffix(tokenizer.decode([tokenizer.end_id]))
 
 
 def to_terminal(folder: str, prompt: str, step: str, **options) -> None:
