@@ -42,7 +42,7 @@ def write_comparison(folder, models=MODELS, seeds=(0, 1), failed=(FAILED,), nois
     if name not in failed:
       _speed(folder / "speed" / f"{name}.json", speed, fixed, per_token)
       text = "The import statement is a function of the object which is not a module.\n" * 4
-      sample = {"prompt": "The import statement", "text": f"{text}{HOSTILE}", "temperature": 0.8}
+      sample = {"prompt": "The import statement", "text": f"{text}{HOSTILE}", "seed": 3}
       _write(folder / "samples" / f"{name}.json", [sample])
     grid = {str(r): bits + 0.35 + 0.12 * np.log2(r / rate) ** 2 for r in (1e-3, 2e-3, 4e-3, 8e-3)}
     if name == "lstm":
@@ -118,6 +118,8 @@ def _metrics(final, speed, flops, stop, generator):
         "tokens_per_second": speed * (1 + 0.02 * generator.normal()),
       }
     )
+  if stop < STEPS:  # as a loss that is no number is written
+    lines.append({"split": "train", "step": stop + 10, "loss": None})
   lines.append({"split": "validation", "step": stop, "loss": 1.75 * final, "bits_per_byte": final})
   return lines
 
@@ -135,7 +137,8 @@ def _speed(path, speed, fixed, per_token):
         "state_bytes_analytic": fixed + per_token * context,
       }
     )
-  _write(path, [{"batch": 1, "contexts": contexts}])
+  measured = {"batch": 1, "contexts": contexts, "train_tokens_per_second": 1.7 * speed}
+  _write(path, [measured])
 
 
 def _write(path, lines):
@@ -245,7 +248,7 @@ def test_the_table_of_values_says_the_same_as_the_runs(folder):
     assert float(row["bits_per_byte"]) == pytest.approx(np.mean(seeds))
     assert float(row["bits_per_byte_spread"]) == pytest.approx(np.std(seeds, ddof=1))
     _, _, speed, _, fixed, per_token, rate = MODELS[row["architecture"]]
-    assert float(row["tokens_per_second"]) == pytest.approx(speed, rel=0.02)
+    assert float(row["tokens_per_second"]) == pytest.approx(1.7 * speed)
     assert float(row["state_bytes_8192"]) == fixed + 8192 * per_token
     assert float(row["learning_rate"]) == rate
   assert rows[-1]["status"] == "failed" and rows[-1]["bits_per_byte"] == ""
@@ -255,7 +258,7 @@ def test_a_failed_architecture_is_shown_as_failed_and_not_ranked(folder, html):
   found = results.gather(folder)
   assert [a.name for a in found.unranked] == [FAILED]
   assert FAILED not in found.statistics.summaries
-  assert "S5 failed after step 100 and is not ranked" in prose.finding(found)[1]
+  assert "S5 failed after step 110 and is not ranked" in prose.finding(found)[1]
   assert "S5 (failed)" in html
 
 
@@ -317,7 +320,22 @@ def test_with_too_few_that_finished_nothing_is_compared(tmp_path, count):
     assert "B reaches" in first and "nothing can be compared" in second
   else:
     assert "nothing to rank" in first
-  assert "A failed after step 100 and is not ranked" in second
+  assert "A failed after step 110 and is not ranked" in second
+
+
+def test_a_title_is_text_in_figures_too(tmp_path):
+  title = '$x_1$ <b> & "y"'
+  write_comparison(tmp_path, {"a": (title, *MODELS["gpt2"][1:])}, failed=())
+  page = Page(report.write(tmp_path).read_text(encoding="utf-8"))
+  # A key, the score's row, four ends of curves, a learning-rate panel, three of speeds, a sample.
+  assert page.text.count(title) >= 10
+
+
+def test_a_byte_model_far_from_all_scores_becomes_an_arrow(tmp_path):
+  comparison = write_comparison(tmp_path)
+  comparison["byte_model"]["2"] = 9.87
+  _write(tmp_path / "comparison.json", [comparison])
+  assert "order-2 byte model 9.87 \u2192" in report.render(results.gather(tmp_path))
 
 
 def test_a_comparison_that_has_only_begun_has_a_report(tmp_path):

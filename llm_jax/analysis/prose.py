@@ -243,13 +243,19 @@ def _seeds(results: Results) -> str:
 
 def _speed(results: Results) -> str:
   measured = [a for a in results.architectures.values() if a.speed]
+  alone = any(a.alone for a in results.architectures.values())
+  text = (
+    "Training speed is that of the median step, measured with nothing else running; the seconds "
+    "of the loss curves are those of the training runs, which may have shared the machine."
+    if alone
+    else "Training speed is the median over the logged steps of all runs."
+  )
   if not measured:
-    return ""
+    return text
   contexts = sorted({row["context"] for a in measured for row in a.speed})
   return (
-    "Training speed is the median over the logged steps. Prefill, decoding and state are measured "
-    f"for one sequence after training, at contexts of {plain(contexts[0])} to "
-    f"{plain(contexts[-1])} tokens."
+    f"{text} Prefill, decoding and state are measured for one sequence after training, at "
+    f"contexts of {plain(contexts[0])} to {plain(contexts[-1])} tokens."
   )
 
 
@@ -274,7 +280,7 @@ def captions(results: Results) -> dict[str, str]:
       "Training loss in nats per token, mean of the seeds, with their lowest and highest as a band "
       "behind it; the first steps lie above the border. All four panels share the loss axis: "
       "against steps and tokens the lines show who learns most from the same text, against FLOPs "
-      "and seconds who learns most for the same work and on this machine."
+      "and seconds who learns most for the same work and time."
     ),
     "grids": (
       "Training bits per byte at the end of the short trials, by learning rate: each architecture "
@@ -291,10 +297,7 @@ def captions(results: Results) -> dict[str, str]:
       "Quality against its price, one mark an architecture with its spread. Down is better in "
       "all panels; to the right is better for speeds, to the left for state bytes."
     ),
-    "samples": (
-      "One continuation each of the same prompt, as it came, best score first. At this size they "
-      "show the texture of the text, not its sense."
-    ),
+    "samples": _samples_caption(results),
   }
 
 
@@ -322,3 +325,14 @@ def _table_caption(results: Results) -> str:
     "Sorted by score. Bold: the best, and whatever cannot be told apart from it; "
     "\u201clevel\u201d marks those."
   )
+
+
+def _samples_caption(results: Results) -> str:
+  samples = [a.sample for a in results.architectures.values() if a.sample]
+  options = [
+    f"{name.replace('_', ' ')} {value}"
+    for name, value in (samples[0] if samples else {}).items()
+    if name not in ("prompt", "text") and value is not None
+  ]
+  drawn = f", drawn with {listed(options)}" if options else ""
+  return f"The first continuation of one prompt from each, best score first{drawn}."

@@ -186,16 +186,8 @@ def _samples(results: Results, keys: dict[str, str]) -> list[dict]:
   for a in results.architectures.values():
     if a.sample and a.sample.get("text") is not None:
       prompt = a.sample.get("prompt") or ""
-      options = {k: v for k, v in a.sample.items() if k not in ("prompt", "text") and v is not None}
-      samples.append(
-        {
-          "key": keys[a.name],
-          "title": a.title,
-          "how": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in options.items()),
-          "prompt": prompt,
-          "text": a.sample["text"].removeprefix(prompt),
-        }
-      )
+      text = a.sample["text"].removeprefix(prompt)
+      samples.append({"key": keys[a.name], "title": a.title, "prompt": prompt, "text": text})
   return samples
 
 

@@ -51,6 +51,7 @@ class Architecture:
     runs: by seed.
     grid: (learning rate, bits per byte or None where training failed), ascending.
     speed: one dict a context length, ascending; keys "context" and `SPEEDS`.
+    alone: training tokens a second measured with nothing beside it, or None.
     sample: the dict of samples/<name>.json, or None.
   """
 
@@ -61,12 +62,13 @@ class Architecture:
   runs: dict[int, Run]
   grid: tuple[tuple[float, float | None], ...]
   speed: tuple[dict, ...]
+  alone: float | None
   sample: dict | None
 
   @property
   def tokens_per_second(self) -> float | None:
-    """Training speed: the median over the lines of all seeds."""
-    return _median(run.tokens_per_second for run in self.runs.values())
+    """Training speed: measured alone on the machine, else the median of its runs' lines."""
+    return self.alone or _median(run.tokens_per_second for run in self.runs.values())
 
   @property
   def note(self) -> str:
@@ -194,7 +196,7 @@ def _architecture(folder: Path, entry: dict, seeds, lines, steps: int) -> Archit
   complete = all(seed in runs and runs[seed].bits is not None for seed in seeds)
   if status == "finished" and not (seeds and complete):
     status = "unfinished"
-  speed = (_json(folder / "speed" / f"{name}.json") or {}).get("contexts", ())
+  measured = _json(folder / "speed" / f"{name}.json") or {}
   grid = [(float(rate), _finite(bits)) for rate, bits in (entry.get("grid") or {}).items()]
   return Architecture(
     name=name,
@@ -203,7 +205,8 @@ def _architecture(folder: Path, entry: dict, seeds, lines, steps: int) -> Archit
     status=status,
     runs=runs,
     grid=tuple(sorted(grid)),
-    speed=tuple(sorted(speed, key=lambda row: row["context"])),
+    speed=tuple(sorted(measured.get("contexts", ()), key=lambda row: row["context"])),
+    alone=_finite(measured.get("train_tokens_per_second")),
     sample=_json(folder / "samples" / f"{name}.json"),
   )
 
