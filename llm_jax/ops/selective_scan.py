@@ -160,9 +160,10 @@ def selective_scan(
   """
   if implementation == "auto":
     # Forward + backward on 2 CPU cores, B 8, T 256, I 512, N 16, fastest of 11: reference 212 ms
-    # (281 MB of temporaries), associative 660 (916), chunks of 8 61 (34), of 16 65 (38), of
-    # 32 66 (52); 16 with rolled inner loops 105, with states (B, I, N) 99, as (N, B, I) 107.
-    # Forward alone: 10 ms, associative 200. Below a chunk the reference carries no padding.
+    # (281 MB of temporaries), chunks of 8 61 (34), of 16 65 (38), of 32 66 (52); 16 with rolled
+    # inner loops 105, with states (B, I, N) 99, as (N, B, I) 107. In another, busier run the
+    # associative form took 3.2 times the reference (916 MB), 17 times forward alone, where the
+    # other two are the same loop. Below a chunk the reference carries no padding.
     # On accelerators T sequential steps are T kernel launches: not measured, but not close.
     on_cpu = "chunked" if x_BTI.shape[1] >= _CHUNK else "reference"
     implementation = on_cpu if jax.default_backend() == "cpu" else "associative"
