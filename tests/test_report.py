@@ -268,10 +268,10 @@ def test_a_seed_that_did_not_finish_takes_its_architecture_out_of_the_ranking(tm
   # The last line is the score; what a kill leaves of it is no score.
   file.write_text(file.read_text()[:-20])
   found = results.gather(tmp_path)
-  assert found.architectures["mamba"].note == "unfinished after step 300"
+  assert found.architectures["mamba"].note == "unfinished at step 300"
   assert "mamba" not in found.statistics.summaries
   page = report.render(found)
-  assert "Hollow marks" in page and "unfinished after step 300" in page
+  assert "Hollow marks" in page and "unfinished at step 300" in page
 
 
 def finding_of(folder, bits, **options):
@@ -305,6 +305,12 @@ def test_the_finding_ties_the_last_ones_too(tmp_path):
   assert "cannot be told apart from it" in first
   assert "are last, level with each other" in first
   assert "two of the six pairs stay undecided (" in second
+
+
+def test_the_finding_counts_ties_that_are_too_many_to_name(tmp_path):
+  first, second = finding_of(tmp_path, [2.3] * 5 + [2.8], noise=0.001)
+  assert "but four others, up to" in first and "F is last at" in first
+  assert "so ten of the 15 pairs stay undecided." in second
 
 
 def test_one_seed_is_said_to_decide_nothing(tmp_path):
@@ -342,7 +348,7 @@ def test_a_comparison_that_has_only_begun_has_a_report(tmp_path):
   bare = {"version": 1, "architectures": [{"name": "gpt2", "status": "unfinished"}]}
   _write(tmp_path / "comparison.json", [bare])
   page = Page(report.write(tmp_path).read_text(encoding="utf-8"))
-  assert "gpt2 unfinished before its first step" in page.text
+  assert "gpt2 is unfinished before its first step" in page.text
 
 
 def test_a_folder_without_a_comparison_is_refused(tmp_path):

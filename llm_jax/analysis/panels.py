@@ -14,7 +14,7 @@ from llm_jax.analysis.svg import FONT, INK, Style
 from llm_jax.analysis.words import log_ticks, plain
 
 WIDTH, HEIGHT = 345, 250
-MARGINS = {"left": 34, "right": 86, "bottom": 36, "top": 24}
+MARGINS = {"left": 34, "right": 12, "bottom": 36, "top": 24}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ def curves(
   name: str, title: str, x_label: str, lines: list[Line], limits: tuple[float, float]
 ) -> str:
   """Lines with bands over a logarithmic x axis; `limits` are those of the y axis."""
-  with svg.panel(WIDTH, HEIGHT, **MARGINS) as axes:
+  with svg.panel(WIDTH, HEIGHT, **MARGINS | _room(lines)) as axes:
     axes.set_title(title)
     axes.set_xlabel(x_label)
     axes.set_xscale("log")
@@ -68,7 +68,7 @@ def logarithmic(
   Args:
     show: writes a value of the y axis.
   """
-  with svg.panel(WIDTH, HEIGHT, **MARGINS | {"left": 52}) as axes:
+  with svg.panel(WIDTH, HEIGHT, **MARGINS | _room(lines) | {"left": 52}) as axes:
     axes.set_title(title)
     axes.set_xlabel(x_label)
     axes.set_xscale("log")
@@ -88,11 +88,11 @@ def logarithmic(
 
 def scatter(name: str, title: str, lines: list[Line], show: Callable[[float], str]) -> str:
   """One point an architecture with its spread: bits per byte over a logarithmic cost."""
-  with svg.panel(WIDTH, HEIGHT, **MARGINS | {"right": 12}) as axes:
+  with svg.panel(WIDTH, HEIGHT, **MARGINS) as axes:
     axes.set_title("Validation, bits per byte")
     axes.set_xlabel(title)
     axes.set_xscale("log")
-    axes.margins(x=0.12, y=0.08)
+    axes.margins(x=0.12, y=0.14)
     for line in lines:
       axes.plot([line.x[0]] * 2, [line.low[0], line.high[0]], color=line.style.colour)
       axes.plot(line.x, line.y, line.style.marker, color=line.style.colour, markersize=7)
@@ -169,6 +169,11 @@ def _log_axis(axis, show: Callable[[float], str], most: int) -> None:
   _ticks(axis, log_ticks(low, high, most), show)
 
 
+def _room(lines: list[Line]) -> dict[str, float]:
+  """The right margin that the longest label needs; a sans-serif letter is 0.55 em wide."""
+  return {"right": 24 + 0.55 * FONT * max(len(line.label) for line in lines)}
+
+
 def _label_ends(axes: Axes, lines: list[Line]) -> None:
   """Each line's label right of the plot, moved apart and tied to its end by a thin leader."""
   ends, heights = _label_heights(axes, lines)
@@ -182,8 +187,10 @@ def _label_ends(axes: Axes, lines: list[Line]) -> None:
 def _label_points(axes: Axes, lines: list[Line]) -> None:
   """Each point's label beside it, on the side with more room, no two at one height."""
   ends, heights = _label_heights(axes, lines)
-  for line, (x, _), label_y in zip(lines, ends, heights, strict=True):
-    side, beside = ("left", x + 0.03) if x < 0.6 else ("right", x - 0.03)
+  for line, (x, y), label_y in zip(lines, ends, heights, strict=True):
+    side, beside = ("left", x + 0.035) if x < 0.6 else ("right", x - 0.035)
+    leader = {"color": line.style.colour, "linewidth": 0.7, "alpha": 0.55}
+    axes.plot([x, beside], [y, label_y], transform=axes.transAxes, **leader)
     axes.text(beside, label_y, line.label, transform=axes.transAxes, va="center", ha=side)
 
 

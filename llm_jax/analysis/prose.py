@@ -3,13 +3,13 @@
 from llm_jax.analysis.results import Architecture, Results
 from llm_jax.analysis.words import counted, large, listed, plain, plural, sentence
 
-NAMED_PAIRS = 3  # undecided pairs are named up to this many, then only counted
+NAMED = 3  # as many ties or undecided pairs are named; more are only counted
 
 
 def finding(results: Results) -> tuple[str, str]:
   """Two sentences: who is best, level with the best and last; and what cannot be said."""
   ranked = results.ranked
-  missing = "; ".join(f"{a.title} {a.note} and is not ranked" for a in results.unranked)
+  missing = "; ".join(f"{_fate(a)} and is not ranked" for a in results.unranked)
   if not ranked:
     return "No architecture has finished, so there is nothing to rank.", f"{missing}."
   if len(ranked) == 1:
@@ -28,6 +28,10 @@ def finding(results: Results) -> tuple[str, str]:
     first = f"{_setting(results)} {_order(results)}."
     second = _resolution(results)
   return first, f"{second}; {missing}." if missing else f"{second}."
+
+
+def _fate(a: Architecture) -> str:
+  return f"{a.title} {a.note}" if a.status == "failed" else f"{a.title} is {a.note}"
 
 
 def _setting(results: Results) -> str:
@@ -66,6 +70,8 @@ def _order(results: Results) -> str:
     )
   else:
     others = [_named(results, name) for name in level[1:]]
+    if len(others) > NAMED:
+      others = [f"{counted(len(others))} others, up to {others[-1]},"]
     head = (
       f"{best.title} has the lowest mean, {_bits(results, best)} bits per byte, but "
       f"{listed(others)} cannot be told apart from it within {noise}"
@@ -75,6 +81,8 @@ def _order(results: Results) -> str:
     return f"{head}; {worst.title} is last at {_bits(results, worst)}"
   if set(last) & set(level):
     return f"{head}; the highest mean is that of {worst.title}, {_bits(results, worst)}"
+  if len(last) > NAMED:
+    return f"{head}; {counted(len(last))} are last, level with {worst.title}"
   names = [_named(results, name) for name in last]
   return f"{head}; {listed(names)} are last, level with each other"
 
@@ -96,7 +104,7 @@ def _resolution(results: Results) -> str:
   which = f"all {every}" if some == every else f"{some} of the {every}"
   verb = "stays" if len(open_pairs) == 1 else "stay"
   text = f"{head}, so {which} pairs {verb} undecided"
-  if len(open_pairs) <= NAMED_PAIRS:
+  if len(open_pairs) <= NAMED:
     title = lambda name: results.architectures[name].title
     text += f" ({'; '.join(f'{title(p.lower)} and {title(p.higher)}' for p in open_pairs)})"
   return text

@@ -76,7 +76,9 @@ class Architecture:
     if self.status == "finished":
       return ""
     step = max((run.last_step for run in self.runs.values()), default=0)
-    return f"{self.status} after step {step:,}" if step else f"{self.status} before its first step"
+    if not step:
+      return f"{self.status} before its first step"
+    return f"{self.status} {'after' if self.status == 'failed' else 'at'} step {step:,}"
 
   def get(self, key: str):
     """A figure of its entry, or None."""
