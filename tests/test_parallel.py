@@ -79,7 +79,10 @@ def test_one_device_and_pmap_and_a_mesh_give_one_loss_curve(pattern):
   np.testing.assert_allclose(curves["mesh"], curves["one"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("layout", [ONE, {**MESH, "data": 1, "tensor": 1, "devices": 2}])
+FSDP = {**MESH, "data": 1, "tensor": 1, "devices": 2}
+
+
+@pytest.mark.parametrize("layout", [{**ONE, "pattern": ("moe",)}, FSDP])
 def test_four_micro_batches_give_the_step_of_one_batch(layout):
   # SGD: Adam would make updates of the rounding noise in gradients that are zero.
   whole, losses = train(strategy_of(**layout, optimizer="sgd"), range(3))
