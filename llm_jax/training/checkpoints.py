@@ -7,14 +7,18 @@ happened to it later is told file by file before anything is restored.
 """
 
 import contextlib
+import functools
 import json
 import shutil
+import sys
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import absl.logging
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -125,9 +129,8 @@ class Checkpoints:
       UserError: it cannot be read, or holds other parameters than expected.
     """
     folder = self._folder / str(step)
-    with _readable(folder):
-      metadata = self._manager.item_metadata(step)
-      check_shapes(metadata["params"].tree, abstract.params, folder)
+    with _readable(folder), ocp.StandardCheckpointer() as reader:
+      check_shapes(reader.metadata(folder / "params").item_metadata.tree, abstract.params, folder)
       state = {name: getattr(abstract, name) for name in _STATE}
       items = ocp.args.Composite(
         params=ocp.args.StandardRestore(abstract.params), state=ocp.args.StandardRestore(state)
@@ -161,17 +164,16 @@ class Checkpoints:
         yield
     except UserError as error:
       if is_disk_full(error.__cause__) and jax.process_index() == 0:
-        for unfinished in self._folder.glob("*tmp*"):
-          shutil.rmtree(unfinished, ignore_errors=True)
+        _remove(self._folder.glob("*tmp*"))
       raise
 
 
-def load_params(folder: Path, step: int | str | None = None) -> dict:
+def load_params(folder: Path | str, step: int | str | None = None) -> dict:
   """The parameters of a checkpoint, as nested dicts of numpy arrays on the host.
 
   Args:
     folder: a run folder, or one checkpoint of it (`<run>/checkpoints/<step>`).
-    step: a step, "best" (of lowest validation loss, if any was measured), or None, the newest.
+    step: a number, "best" (of lowest validation loss, if any was measured), or "latest" or None.
 
   Raises:
     UserError: no such checkpoint, or a damaged one.
@@ -185,23 +187,37 @@ def load_params(folder: Path, step: int | str | None = None) -> dict:
       f"Expected checkpoints in {checkpoints}; there are none. Expected a run folder of "
       "`launch.py train` with checkpoint.every above 0."
     )
-  options = ocp.CheckpointManagerOptions(
-    read_only=True, best_fn=lambda metrics: metrics["loss"], best_mode="min"
-  )
-  with _quiet(), _manager(checkpoints, options) as manager:
-    steps = manager.all_steps()
-    measured = [s for s in steps if manager.metrics(s) is not None]
-    found = manager.best_step() if step == "best" and measured else step
-    found = manager.latest_step() if found in (None, "best") else found
-    if found not in steps:
-      there = ", ".join(map(str, steps)) or "none"
-      raise UserError(f"No checkpoint of step {found} in {checkpoints}; there are: {there}.")
-    _read_run(checkpoints / str(found))
-    with _readable(checkpoints / str(found)):
-      tree = manager.item_metadata(found)["params"].tree
-      host = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
-      items = ocp.args.Composite(params=ocp.args.StandardRestore(host))
-      return manager.restore(found, args=items).params
+  steps = sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdecimal())
+  step = int(step) if isinstance(step, str) and step.isdecimal() else step
+  if step in (None, "latest", "best") and steps:
+    step = (_best(checkpoints, steps) if step == "best" else None) or steps[-1]
+  if step not in steps:
+    there = ", ".join(map(str, steps)) or "none"
+    raise UserError(f"No checkpoint of step {step} in {checkpoints}; there are: {there}.")
+  _read_run(checkpoints / str(step))
+  params = checkpoints / str(step) / "params"
+  with _readable(params.parent), ocp.PyTreeCheckpointer() as reader:
+    tree = reader.metadata(params).item_metadata.tree
+    # To the host explicitly: the devices it was saved from need not be here.
+    host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    return reader.restore(params, ocp.args.PyTreeRestore(restore_args=host))
+
+
+def _remove(folders: Iterable[Path]) -> None:
+  """Deletes folders that threads of the failed save may still be writing into for a moment."""
+  for folder in folders:
+    for _ in range(50):
+      shutil.rmtree(folder, ignore_errors=True)
+      if not folder.exists():
+        break
+      time.sleep(0.02)
+
+
+def _best(folder: Path, steps: list[int]) -> int | None:
+  """The step of lowest validation loss among those where it was measured."""
+  files = {step: folder / str(step) / "metrics" / "metrics" for step in steps}
+  losses = {step: read_json(file)["loss"] for step, file in files.items() if file.exists()}
+  return min(losses, key=losses.get, default=None)
 
 
 def check_shapes(found, expected, source: Path) -> None:
@@ -296,9 +312,23 @@ def _entry(folder: Path, name: str) -> list[int] | None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
   """Orbax logs each failure with several tracebacks before raising it; the raise is enough."""
+  _drop_late_callbacks()
   level = absl.logging.get_verbosity()
   absl.logging.set_verbosity(absl.logging.FATAL)
   try:
     yield
   finally:
     absl.logging.set_verbosity(level)
+
+
+@functools.cache
+def _drop_late_callbacks() -> None:
+  """Once one file of a checkpoint has failed, TensorStore's answers for the others find Orbax's
+  event loop closed, and Python prints a traceback for each, at any time until the process ends."""
+  told = sys.unraisablehook
+
+  def hook(unraisable):
+    if "Event loop is closed" not in str(unraisable.exc_value):
+      told(unraisable)
+
+  sys.unraisablehook = hook

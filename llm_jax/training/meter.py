@@ -55,8 +55,9 @@ class Meter:
     Raises:
       Failed: ten updates in a row, the one read the last of them, were not finite.
     """
+    self._state = state  # the one before is used up
     self._read()
-    self._pending, self._state = (step, values, batch), state
+    self._pending = (step, values, batch)
     if self._clock is None:
       self._read()
       self._clock, self._marked = time.monotonic(), (self.tokens, self.seconds)

@@ -132,8 +132,9 @@ class Metrics:
     with disk_errors(self._folder):
       self._file.write(line + "\n")
       self._file.flush()
-      for name, value in values.items():
-        self._event(step, summary=scalar(f"{split}/{name}", value))
+      for name, value in finite.items():
+        if value is not None:
+          self._event(step, summary=scalar(f"{split}/{name}", value))
     shown = [f"{name} {values[name]:.5g}" for name in _SHOWN if name in values]
     _log.log(
       self._level(split, step), "%s", f"{split} step {step}/{self._steps}: {', '.join(shown)}"
