@@ -18,6 +18,7 @@ from flax import struct
 
 from llm_jax.errors import UserError, unknown
 from llm_jax.inference.sampling import sample
+from llm_jax.models.stack import unstack_blocks
 
 _METHODS = ("greedy", "sample")
 _CHUNK = 512  # prompt tokens in one call: bounds the memory of long prompts
@@ -296,6 +297,7 @@ def decode(model, params, decoding: Decoding, rule: Rule, ends_E, limit, size: i
   def unfinished(carry):
     return (carry[1] < limit) & ~carry[0].done_B.all()
 
+  params = {**params, "stack": unstack_blocks(params["stack"], model.spec.decoder_stages)}
   tokens_BN = jnp.full((decoding.token_B.shape[0], size), -1, jnp.int32)
   decoding, _, tokens_BN = jax.lax.while_loop(unfinished, step, (decoding, 0, tokens_BN))
   return decoding, tokens_BN

@@ -150,6 +150,11 @@ class Attention(nn.Module):
 
 def _write(state, k_BGTK, v_BGTK, positions_BT):
   """The cache with the chunk's tokens in their slots; padding writes nothing."""
+  if positions_BT.size == 1:
+    # A lone update would become a slice update that XLA:CPU fuses into reader and result alike,
+    # at the price of copying the cache for every token; with padding beside it it is in place.
+    positions_BT = jnp.pad(positions_BT, ((0, 0), (0, 1)), constant_values=-1)
+    k_BGTK, v_BGTK = (jnp.pad(a, ((0, 0), (0, 0), (0, 1), (0, 0))) for a in (k_BGTK, v_BGTK))
   slots = state["positions"].shape[1]
   last_B1 = jnp.max(positions_BT, axis=1, keepdims=True)
   # Of a chunk longer than the ring only the end stays, so that no slot is written twice.

@@ -127,11 +127,12 @@ class Stack(nn.Module):
     return carry, states
 
   def _unrolled(self, name, pattern, repeats, carry, depth, states, context):
-    params, new_states = self.get_variable("params", name), []
+    blocks, new_states = self.get_variable("params", name), []
+    if not isinstance(blocks, tuple):
+      blocks = _unstacked(blocks, repeats)
     block = Block(self.spec, pattern, parent=None)
     for r in range(repeats):
-      variables = {"params": jax.tree.map(lambda p, r=r: p[r], params)}
-      carry, state = block.apply(variables, carry, (depth + r, states[r]), context)
+      carry, state = block.apply({"params": blocks[r]}, carry, (depth + r, states[r]), context)
       new_states.append(state)
     return carry, tuple(new_states)
 
@@ -153,3 +154,14 @@ class Stack(nn.Module):
     )
     init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "heads"))
     return self.param("position_bias", init, (self.spec.position_buckets, heads), jnp.float32)
+
+
+def unstack_blocks(params, stages):
+  """A stack's parameters with a tuple of blocks for each stage, as decoding wants them: cut out
+  of the stacked arrays inside a loop over tokens, every weight is copied for every token."""
+  cut = {str(i): _unstacked(params[str(i)], repeats) for i, (_, repeats) in enumerate(stages)}
+  return {**params, **cut}
+
+
+def _unstacked(params, repeats):
+  return tuple(jax.tree.map(lambda p, r=r: p[r], params) for r in range(repeats))

@@ -119,7 +119,11 @@ def _choose(t: int, s: int) -> str:
 
 def _attend(q_BGRTK, k_BGSK, v_BGSK, mask_BTS, bias_BHTS, soft_cap):
   """The definition, on scaled queries."""
-  scores = jnp.einsum("bgrtk,bgsk->bgrts", q_BGRTK, k_BGSK, preferred_element_type=jnp.float32)
+  if q_BGRTK.shape[3] == 1:  # keys first: with one query XLA:CPU would transpose all the keys
+    scores = jnp.einsum("bgsk,bgrtk->bgsrt", k_BGSK, q_BGRTK, preferred_element_type=jnp.float32)
+    scores = jnp.moveaxis(scores, 2, 4)
+  else:
+    scores = jnp.einsum("bgrtk,bgsk->bgrts", q_BGRTK, k_BGSK, preferred_element_type=jnp.float32)
   if soft_cap:
     scores = soft_cap * jnp.tanh(scores / soft_cap)
   if bias_BHTS is not None:
