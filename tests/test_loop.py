@@ -305,3 +305,16 @@ def test_two_processes_have_the_loss_curve_of_one(corpus, whole, tmp_path, paral
   one, two = losses(whole[0]), losses(folder)
   np.testing.assert_allclose([two[step] for step in one], list(one.values()), rtol=1e-5)
   same(load_params(folder), load_params(whole[0]), tolerance=1e-6)
+
+
+def test_a_mistake_leaves_nothing_that_the_mended_config_is_refused_for(config, tmp_path):
+  good = config.data.path
+  config.data.path = str(tmp_path / "misspelt.txt")
+  with pytest.raises(UserError, match="misspelt"):
+    loop.train(config, tmp_path / "run", progress=False)
+  config.data.path, config.batch_size = good, 7
+  with pytest.raises(UserError, match="batch_size"):
+    loop.train(config, tmp_path / "run", progress=False)
+  assert [path.name for path in (tmp_path / "run").iterdir()] == ["log"]
+  config.batch_size, config.steps, config.checkpoint.every = 8, 1, 0
+  loop.train(config, tmp_path / "run", progress=False)

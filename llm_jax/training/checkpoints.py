@@ -58,7 +58,6 @@ class Checkpoints:
     self._folder = Path(folder).absolute() / "checkpoints"
     self._saving = None
     self._open = contextlib.ExitStack()
-    self._open.enter_context(_quiet())
     policies = preservation_policy
     best = policies.BestN(
       get_metric_fn=lambda metrics: metrics["loss"],
@@ -139,6 +138,7 @@ class Checkpoints:
     return abstract.replace(params=found.params, **found.state)
 
   def __enter__(self):
+    self._open.enter_context(_quiet())
     return self
 
   def __exit__(self, kind, error, traceback):
@@ -182,17 +182,18 @@ def load_params(folder: Path | str, step: int | str | None = None) -> dict:
   if folder.parent.name == "checkpoints" and folder.name.isdecimal():
     folder, step = folder.parent.parent, int(folder.name)
   checkpoints = folder / "checkpoints"
-  if not checkpoints.is_dir():
+  names = [path.name for path in checkpoints.iterdir()] if checkpoints.is_dir() else []
+  steps = sorted(int(name) for name in names if name.isdecimal())
+  if not steps:
     raise UserError(
-      f"Expected checkpoints in {checkpoints}; there are none. Expected a run folder of "
-      "`launch.py train` with checkpoint.every above 0."
+      f"Expected checkpoints in {checkpoints}; there are none. Give the folder of a run that has "
+      "saved one (checkpoint.every above 0)."
     )
-  steps = sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdecimal())
   step = int(step) if isinstance(step, str) and step.isdecimal() else step
-  if step in (None, "latest", "best") and steps:
+  if step in (None, "latest", "best"):
     step = (_best(checkpoints, steps) if step == "best" else None) or steps[-1]
   if step not in steps:
-    there = ", ".join(map(str, steps)) or "none"
+    there = ", ".join(map(str, steps))
     raise UserError(f"No checkpoint of step {step} in {checkpoints}; there are: {there}.")
   _read_run(checkpoints / str(step))
   params = checkpoints / str(step) / "params"

@@ -10,7 +10,6 @@ from types import ModuleType
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 import llm_jax.objectives
@@ -18,7 +17,6 @@ from llm_jax.data import corpora, pipeline, tokenizers
 from llm_jax.data.tokenizers import Tokenizer
 from llm_jax.errors import UserError, unknown
 from llm_jax.models import build
-from llm_jax.training.workdir import disk_errors
 
 TOKENIZER = "tokenizer.json"
 
@@ -63,14 +61,10 @@ def load_text(config: ConfigDict) -> Text:
 
 
 def load_tokenizer(config: ConfigDict, folder: Path, text: Text) -> Tokenizer:
-  """The run's tokenizer.json; process 0 makes it from the training text if there is none yet."""
-  path = folder / TOKENIZER
-  if jax.process_index() == 0 and not path.exists():
-    with disk_errors(folder):
-      tokenizers.get(config.tokenizer, text.train_documents).save(path)
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices("tokenizer")
-  return tokenizers.load(path)
+  """The run's tokenizer.json if it has one already, else the one its config asks for."""
+  if (folder / TOKENIZER).exists():
+    return tokenizers.load(folder / TOKENIZER)
+  return tokenizers.get(config.tokenizer, text.train_documents)
 
 
 def objective(name: str) -> ModuleType:
@@ -114,26 +108,27 @@ class Batches:
   Attributes:
     train: the iterator, with get_state and set_state.
     validation_targets: how many tokens there are to predict in the validation part.
+    sha256: of the training tokens.
   """
 
   def __init__(self, config: ConfigDict, text: Text, tokenizer: Tokenizer, transform):
     self._config, self._transform = config, transform
-    self._validation, targets = self._encode(text.validation, tokenizer)
-    self.validation_targets = targets
-    self.train = self._iterator(self._encode(text.train, tokenizer)[0], epochs=None)
+    self._validation = self._encode(text.validation, tokenizer)
+    self.validation_targets = sum(len(s.tokens_N) - len(s.ends_D) for s, _ in self._validation)
+    train, digest = self._encode(text.train, tokenizer), hashlib.sha256()
+    for stream, _ in train:
+      digest.update(stream.tokens_N)
+    self.sha256 = digest.hexdigest()
+    self.train = self._iterator(train, epochs=None)
 
   def validation(self) -> pipeline.BatchIterator:
     """The validation part once, in its own order; the last batch is filled with padding."""
     return self._iterator(self._validation, epochs=1)
 
   def _encode(self, parts, tokenizer):
-    """[(Stream, weight)] and the number of targets."""
-    streams, targets = [], 0
-    for corpus, weight in parts:
-      stream = pipeline.join(tokenizer.encode_documents(corpus.documents))
-      streams.append((stream, weight))
-      targets += len(stream.tokens_N) - len(stream.ends_D)
-    return streams, targets
+    """[(Stream, weight)]"""
+    encode = lambda corpus: pipeline.join(tokenizer.encode_documents(corpus.documents))
+    return [(encode(corpus), weight) for corpus, weight in parts]
 
   def _iterator(self, streams, epochs):
     return pipeline.make_iterator(

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import logging
 import signal
 import threading
@@ -59,8 +60,9 @@ def train(config: ConfigDict, folder: Path | str, progress: bool = True) -> dict
   if (folder / _RESULT).exists():
     return workdir.read_json(folder / _RESULT)
   with _Signals() as signals, _owned(folder, config, progress) as console:
+    run = Run(config, folder)
+    run.write()
     with Checkpoints(folder, config.checkpoint) as saved:
-      run = Run(config, folder)
       start, state, totals = run.begin(saved)
       with _rows(folder, config.steps, start, console) as rows:
         meter = Meter(run, rows, totals)
@@ -117,14 +119,27 @@ class Run:
     self.flops_per_token = counts.training_flops_per_token(model_config, config.seq_len)
     self._identity = {
       "vocab_size": self._tokenizer.vocab_size,
-      "tokenizer": hashlib.sha256((folder / inputs.TOKENIZER).read_bytes()).hexdigest(),
       "text": self.text.sha256,
+      "tokens": self.batches.sha256,
     }
     _log.info(
       "%d parameters, %.3g training FLOPs a token, vocabulary of %d; %s",
       *(self.parameters, self.flops_per_token, self._tokenizer.vocab_size),
       self.strategy.describe(),
     )
+
+  def write(self) -> None:
+    """Writes what the run is into its folder: not before, so that a mistake in the config leaves
+    nothing behind that the mended config would be refused for."""
+    if jax.process_count() > 1:
+      multihost_utils.assert_equal(_bytes(self._identity), "The processes read different data")
+    if jax.process_index() > 0:
+      return
+    with workdir.disk_errors(self._folder):
+      workdir.write_json(self._folder / "config.json", self.config.to_dict())
+      workdir.write_json(self._folder / "environment.json", workdir.environment())
+      if not (self._folder / inputs.TOKENIZER).exists():
+        self._tokenizer.save(self._folder / inputs.TOKENIZER)
 
   def begin(self, saved: Checkpoints) -> tuple[int, TrainState, dict]:
     """(steps made, state, totals): of the newest checkpoint, or of the beginning."""
@@ -173,7 +188,7 @@ class Run:
         f"{self._identity['vocab_size']}. Put the run's own tokenizer back, or choose another "
         "--workdir."
       )
-    for name, what in (("tokenizer", f"{inputs.TOKENIZER}"), ("text", "training text")):
+    for name, what in (("text", "training text"), ("tokens", inputs.TOKENIZER)):
       if before[name] != self._identity[name]:
         raise UserError(
           f"The {what} of {self._folder} is not the one that its checkpoints were trained with "
@@ -229,17 +244,13 @@ def _check(config: ConfigDict) -> None:
 
 @contextlib.contextmanager
 def _owned(folder: Path, config: ConfigDict, progress: bool) -> Iterator[Console]:
-  """Locks the folder, writes what the run is, and logs there; process 0 alone does so."""
+  """Locks the folder and logs there; process 0 alone does so."""
   with contextlib.ExitStack() as stack:
     console = Console(quiet=True)
     if jax.process_index() == 0:
       stack.enter_context(workdir.lock(folder))
       workdir.check(folder, config)  # again: another process may have come first
-      workdir.write_json(folder / "config.json", config.to_dict())
-      workdir.write_json(folder / "environment.json", workdir.environment())
       console = stack.enter_context(metrics.run_log(folder, progress))
-    if jax.process_count() > 1:
-      multihost_utils.sync_global_devices("run folder")
     yield console
 
 
@@ -248,6 +259,11 @@ def _rows(folder: Path, steps: int, start: int, console: Console):
   if jax.process_index() == 0:
     return metrics.Metrics(folder, steps, start, console)
   return contextlib.nullcontext()
+
+
+def _bytes(identity: dict) -> np.ndarray:
+  digest = hashlib.sha256(json.dumps(identity).encode()).digest()
+  return np.frombuffer(digest, np.uint8)
 
 
 def _told(stop: str, step: int, config: ConfigDict) -> str:
