@@ -4,6 +4,7 @@ An experiment's `get_config()` starts from `base()` and sets what differs. Names
 here are the public command line: `--config.optimizer.learning_rate=3e-4` works on all of them.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -93,30 +94,37 @@ def load(argument: str, overrides: list[str]) -> ConfigDict:
   Raises:
     UserError: no such file, an unknown key (the nearest is named), or a value of another type.
   """
-  path = Path(argument.split(":")[0])
-  if not path.is_file():
-    raise unknown("config file", str(path), [str(p) for p in path.parent.glob("*.py")])
-  arguments = ["launch.py", f"--config={argument}"]
-  config = _parse(arguments)
+  path, _, mode = argument.partition(":")
+  if not Path(path).is_file():
+    raise unknown("config file", path, [str(p) for p in Path(path).parent.glob("*.py")])
+  config = _execute(Path(path)).get_config(mode)
   for override in overrides:
     _check_key(config, override.split("=", 1)[0].removeprefix("--config."))
-  return _parse(arguments + overrides) if overrides else config
-
-
-def _parse(arguments):
-  values, argv = flags.FlagValues(), sys.argv
-  config_flags.DEFINE_config_file("config", flag_values=values)
-  sys.argv = arguments  # config_flags looks there for the overrides of a file it loads
+  values = flags.FlagValues()
+  argv, sys.argv = sys.argv, ["launch.py", *overrides]  # config_flags looks there for overrides
   try:
-    values(arguments)
-    config = values.config
+    config_flags.DEFINE_config_dict("config", config, flag_values=values)
+    values(sys.argv)
   except (flags.Error, TypeError, ValueError) as error:
-    raise UserError(f"{str(error).removeprefix('flag ')}") from error
+    raise UserError(str(error).removeprefix("flag ")) from error
   finally:
     sys.argv = argv
-  if not isinstance(config, ConfigDict):
-    raise UserError(f"get_config() must return a ConfigDict, found {type(config).__name__}.")
-  return config
+  return values.config
+
+
+def _execute(path):
+  """The module of a config file, run afresh."""
+  if path.suffix != ".py":
+    raise UserError(f"{path} is no experiment: expected a Python file with get_config(mode='').")
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except SyntaxError as error:
+    raise UserError(f"{path}, line {error.lineno}: {error.msg}.") from error
+  if not hasattr(module, "get_config"):
+    raise UserError(f"{path} is no experiment: it has no function get_config(mode='').")
+  return module
 
 
 def _check_key(config, key):

@@ -1,0 +1,106 @@
+"""Every experiment on disk: its header, its names, its decoding, one loss under every layout."""
+
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from llm_jax import config as config_schema
+from llm_jax.models import build, spec
+from llm_jax.training import inputs, strategies
+
+FILES = sorted(config_schema.EXPERIMENTS.rglob("*.py"))
+NAMES = [str(path.relative_to(config_schema.EXPERIMENTS).with_suffix("")) for path in FILES]
+T, V = 16, 61
+
+
+def config_of(name, mode="tiny"):
+  return config_schema.load(f"{config_schema.EXPERIMENTS / name}.py:{mode}", [])
+
+
+MODELS = [name for name in NAMES if "model" in config_of(name)]
+
+
+def tiny_model(name, **model_options):
+  config = config_of(name)
+  config.model.update({"vocab_size": V, **model_options})
+  return config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_header_says_how_to_run_it_and_what_to_expect(name):
+  header = (config_schema.EXPERIMENTS / f"{name}.py").read_text().split('"""')[1]
+  assert re.search(rf"Run: python launch.py( train --config=experiments/{name}.py)?\n", header)
+  assert re.search(r"Takes: .+\n", header)
+  assert re.search(r"Expect: .*\d\.\d", header)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_has_the_shared_names(name):
+  shared = set(config_schema.base())
+  found = set(config_of(name, "")) | {"model"}
+  assert shared <= found
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_device_pmap_and_mesh_give_one_loss_curve(name):
+  """Three steps each: one device, pmap over eight, and 2 data x 2 fsdp x 2 tensor."""
+  rng = np.random.default_rng(0)
+  shape = (8, T + 1)
+  segments = np.ones(shape, np.int32)
+  segments[1, 9:], segments[2, 12:] = 2, 0  # a packed row, and uneven padding
+  rows = {"tokens": rng.integers(0, V, shape), "segments": segments}
+  rows["document_ids"] = np.zeros(shape, np.int32)
+
+  def losses(devices, **parallel):
+    config = tiny_model(name)
+    config.parallel.update(parallel)
+    config.steps, config.schedule.warmup_fraction = 3, 0.0
+    objective = inputs.objective(config.objective)
+    strategy = strategies.make(config, build.build(config.model), objective, devices)
+    state = strategy.init(jax.random.PRNGKey(0))
+    found = []
+    for _ in range(3):
+      examples = [objective.transform({k: v[b] for k, v in rows.items()}) for b in range(8)]
+      batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+      state, metrics = strategy.step(state, strategy.put(batch))
+      found.append(float(np.asarray(metrics["loss"])))
+    return found
+
+  one = losses(jax.devices()[:1])
+  assert one[2] < one[0]
+  np.testing.assert_allclose(losses(jax.devices()), one, rtol=1e-5)
+  mesh = losses(jax.devices(), strategy="mesh", axes={"data": 2, "fsdp": 2, "tensor": 2})
+  np.testing.assert_allclose(mesh, one, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_prefill_and_decoding_equal_the_whole_pass(name):
+  model = build.build(tiny_model(name).model)
+  if model.spec.kind != "decoder":
+    pytest.skip("only decoders decode alone")
+  params = build.init_params(model, jax.random.key(0))
+  tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, V)
+  apply = jax.jit(model.apply)
+  whole = apply({"params": params}, tokens).logits
+  output = apply({"params": params}, tokens[:, :7], state=model.initial_state(2, T))
+  parts = [output.logits]
+  for t in (7, 8):
+    output = apply({"params": params}, tokens[:, t : t + 1], state=output.state)
+    parts.append(output.logits)
+  np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_layer_of_a_pattern_has_its_hyperparameters_in_the_config(name):
+  model = config_of(name, "").model
+  for layer in spec.parse(ConfigDict({**model.to_dict(), "vocab_size": V})).layers:
+    assert layer in model.layers
+
+
+def test_experiments_are_found_on_disk():
+  assert pathlib.Path("gpt2").name in NAMES
+  assert "compare_quick" in NAMES
