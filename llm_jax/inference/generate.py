@@ -215,12 +215,7 @@ def _start(model, params, rows, options: Options) -> Decoding:
   """The rows' prompts read, all but their last tokens."""
   longest = max(map(len, rows))
   state = initial_state(model, len(rows), _bucket(longest + options.max_new_tokens))
-  tokens_BT = np.zeros((len(rows), _padded(longest - 1)), np.int32)
-  segments_BT = np.zeros_like(tokens_BT)
-  for index, row in enumerate(rows):
-    tokens_BT[index, : len(row) - 1] = row[:-1]
-    segments_BT[index, : len(row) - 1] = 1
-  state = prefill(model, params, state, tokens_BT, segments_BT)
+  state = prefill(model, params, state, *padded([row[:-1] for row in rows]))
   if options.num_return_sequences > 1:
     state = jax.tree.map(lambda a: jnp.repeat(a, options.num_return_sequences, axis=0), state)
   last_B = np.repeat([row[-1] for row in rows], options.num_return_sequences)
@@ -240,11 +235,17 @@ def _bucket(length: int) -> int:
   return max(_SMALLEST_BUCKET, 1 << (length - 1).bit_length())
 
 
-def _padded(length: int) -> int:
-  """Columns for prompts: none, a bucket, or whole chunks."""
-  if length > _CHUNK:
-    return -(-length // _CHUNK) * _CHUNK
-  return _bucket(length) if length else 0
+def padded(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+  """Prompts as (tokens_BT, segments_BT), padded at the right to no columns, a bucket, or whole
+  chunks."""
+  longest = max(map(len, rows))
+  columns = -(-longest // _CHUNK) * _CHUNK if longest > _CHUNK else _bucket(longest)
+  tokens_BT = np.zeros((len(rows), columns if longest else 0), np.int32)
+  segments_BT = np.zeros_like(tokens_BT)
+  for index, row in enumerate(rows):
+    tokens_BT[index, : len(row)] = row
+    segments_BT[index, : len(row)] = 1
+  return tokens_BT, segments_BT
 
 
 @functools.partial(jax.jit, static_argnames=("model", "batch", "max_length"))
