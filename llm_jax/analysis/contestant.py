@@ -17,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from llm_jax.analysis import speed
+from llm_jax.analysis.training_speed import measure_training
 from llm_jax.errors import UserError
 from llm_jax.inference.prompt import continuation
 from llm_jax.training import loop, metrics, workdir
@@ -103,7 +104,7 @@ def _measure(folder, plan, architecture):
   path.parent.mkdir(exist_ok=True)
   config = _config(architecture, 0, 1e-3)
   result = speed.measure(config.model, tuple(plan["config"]["compare"]["contexts"]))
-  workdir.write_json(path, {**result, **speed.measure_training(config)})
+  workdir.write_json(path, {**result, **measure_training(config)})
 
 
 if __name__ == "__main__":

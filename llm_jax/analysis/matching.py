@@ -8,6 +8,7 @@ from collections.abc import Callable
 from llm_jax.analysis.counts import parameters
 from llm_jax.errors import UserError
 
+_GRAIN = 4  # widths are its multiples: odd ones fit no vector register
 _LONGEST_GAP = 512  # between two widths that a config allows: twice a plausible number of heads
 
 
@@ -15,7 +16,8 @@ def match_width(model_config, target_parameters: int, tolerance: float = 0.05):
   """A copy of the config whose d_model brings its parameter count nearest the target.
 
   Sizes that are given stay; those that follow the width (0: d_ff, head_dim and the like) follow.
-  Widths that the config refuses (heads that do not divide them, odd rotary heads) are passed over.
+  Widths are multiples of 4; those that the config refuses (heads that do not divide them, odd
+  rotary heads) are passed over.
 
   Args:
     model_config: the `model` part of a config; its own d_model is only where the search starts.
@@ -71,6 +73,8 @@ def _neighbours(count: Callable, target: int, start: int) -> list[int]:
 def _allowed(count: Callable, width: int, step: int = 1) -> int:
   """The nearest width from `width` on, upwards or downwards, that the config does not refuse."""
   for candidate in range(width, width + step * _LONGEST_GAP, step):
+    if candidate % _GRAIN:
+      continue
     try:
       count(candidate)
       return candidate
