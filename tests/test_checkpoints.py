@@ -70,8 +70,9 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_is_never_the_best(tmp_path):
-  save(tmp_path, range(1, 5), losses=[(1, float("nan")), (2, 3.0)], keep=1)
-  assert kept(tmp_path) == [2, 4]
+  nan = float("nan")
+  save(tmp_path, range(1, 6), losses=[(1, nan), (2, 3.0), (3, nan), (4, 9.0)], keep=1)
+  assert kept(tmp_path) == [2, 5]
 
 
 def test_a_checkpoint_that_is_not_there_is_named_with_those_that_are(tmp_path):
@@ -120,7 +121,7 @@ def test_another_format_version_is_refused(tmp_path, monkeypatch):
 
 def test_a_save_that_was_cut_short_is_cleared_away(tmp_path):
   save(tmp_path, [1])
-  unfinished = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+  unfinished = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp"
   shutil.copytree(tmp_path / "checkpoints" / "1", unfinished)
   save(tmp_path, [2])
   assert kept(tmp_path) == [1, 2]

@@ -173,6 +173,9 @@ def test_a_finished_run_touches_nothing_and_says_the_same(config, whole, tmp_pat
   rows = (folder / "metrics.jsonl").read_text()
   assert loop.train(config, folder, progress=False) == whole[1]
   assert (folder / "metrics.jsonl").read_text() == rows
+  # What makes a checkpoint the best.
+  measured = workdir.read_json(folder / "checkpoints" / "8" / "metrics" / "metrics")
+  assert measured == {"loss": whole[1]["loss"]}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -204,17 +207,23 @@ def test_ten_updates_that_are_not_finite_stop_the_run_and_say_where(config, tmp_
   assert not (tmp_path / "result.json").exists()
 
 
-def test_without_checkpoints_none_are_written(config, tmp_path):
-  config.checkpoint.every = 0
-  loop.train(config, tmp_path, progress=False)
-  assert not list((tmp_path / "checkpoints").iterdir())
-
-
-def test_bits_per_byte_are_the_nats_of_all_validation_targets_over_its_bytes(config, whole):
+def expected_bits(config, loss):
+  """Bits per byte of the validation text, every byte and end mark of which is a target."""
   ((held_out, _),) = inputs.load_text(config).validation
-  targets = sum(len(text.encode()) + 1 for text in held_out.documents)  # each byte and the end
-  expected = whole[1]["loss"] * targets / np.log(2) / held_out.num_bytes
-  assert whole[1]["bits_per_byte"] == pytest.approx(expected, rel=1e-12)
+  targets = sum(len(text.encode()) + 1 for text in held_out.documents)
+  return pytest.approx(loss * targets / np.log(2) / held_out.num_bytes, rel=1e-12)
+
+
+def test_bits_per_byte_are_the_nats_of_all_targets_over_the_bytes_of_the_text(config, whole):
+  assert whole[1]["bits_per_byte"] == expected_bits(config, whole[1]["loss"])
+
+
+def test_a_run_without_checkpoints_writes_none_and_may_evaluate_a_part(config, whole, tmp_path):
+  config.checkpoint.every, config.eval.batches = 0, 1
+  result = loop.train(config, tmp_path, progress=False)
+  assert not list((tmp_path / "checkpoints").iterdir())
+  assert losses(tmp_path) == losses(whole[0]) and result["loss"] != whole[1]["loss"]
+  assert result["bits_per_byte"] == expected_bits(config, result["loss"])
 
 
 def test_init_from_starts_at_the_parameters_of_another_run(config, whole, tmp_path):
@@ -233,6 +242,15 @@ def test_a_tokenizer_of_another_vocabulary_is_refused_before_the_first_step(conf
   definition["added_tokens"].append(token)
   workdir.write_json(broken / "tokenizer.json", definition)
   with pytest.raises(UserError, match=r"vocabulary of 257 tokens.*tokenizer\.json has 258"):
+    loop.train(config, broken, progress=False)
+
+
+def test_a_tokenizer_with_other_ids_is_refused_too(config, broken):
+  definition = json.loads((broken / "tokenizer.json").read_text())
+  vocab = definition["model"]["vocab"]
+  vocab["e"], vocab["o"] = vocab["o"], vocab["e"]
+  workdir.write_json(broken / "tokenizer.json", definition)
+  with pytest.raises(UserError, match=r"tokenizer\.json of .* is not the one"):
     loop.train(config, broken, progress=False)
 
 
