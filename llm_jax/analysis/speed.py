@@ -7,6 +7,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import numpy as np
 
 from llm_jax.analysis.counts import state_bytes
 from llm_jax.inference.generate import Rule, decode, decoding_from, initial_state, padded, prefill
-from llm_jax.models.build import build, init_params
+from llm_jax.models.build import abstract_params, build
 
 _TOKENS = 64  # decoded in one timed call, behind the context
 _REPEATS = 3
@@ -22,12 +23,12 @@ _LONG = 1.0  # seconds; what takes longer is timed once
 
 
 def measure(model_config, contexts=(128, 512, 2048, 8192), batch: int = 1) -> dict:
-  """Measures prefill and decoding with freshly drawn parameters, which are as fast as trained ones.
+  """Measures prefill and decoding on random parameters, which cost what trained ones do.
 
   For each context a state that holds it and the tokens decoded is made anew, so that attention
   pays for the context and not for the longest one. Prefill reads the whole context by the same
   calls as `generate`; decoding goes on from the state it leaves, in one loop on the device.
-  Compilation is not counted. The learned positions of a model that has them are made enough.
+  Compilation is not counted. Learned positions are made enough.
 
   Args:
     model_config: the `model` part of a decoder's config, its vocab_size set.
@@ -44,42 +45,59 @@ def measure(model_config, contexts=(128, 512, 2048, 8192), batch: int = 1) -> di
   if model_config["positions"] == "learned":
     model_config["max_length"] = max(model_config["max_length"], max(contexts) + _TOKENS)
   model = build(model_config)
-  params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
+  draw = np.random.default_rng(0).standard_normal
+  params = jax.tree.map(
+    lambda leaf: jnp.asarray(0.02 * draw(leaf.shape, np.float32)), abstract_params(model)
+  )
+  trials = [_Trial(model, params, context, batch) for context in contexts]
+  with ThreadPoolExecutor(2) as pool:  # a program compiles on one core, mostly
+    list(pool.map(_Trial.compile, trials))
   rows = []
-  for context in contexts:
-    prefill_rate, decode_rate = _rates(model, params, context, batch)
+  for trial in trials:
+    prefill_seconds, decode_seconds = trial.seconds()
+    state = model.initial_state(1, trial.context)
     rows.append(
       {
-        "context": context,
-        "prefill_tokens_per_second": prefill_rate,
-        "decode_tokens_per_second": decode_rate,
-        "state_bytes": sum(a.nbytes for a in jax.tree.leaves(model.initial_state(1, context))),
-        "state_bytes_analytic": state_bytes(model_config, context),
+        "context": trial.context,
+        "prefill_tokens_per_second": batch * trial.context / prefill_seconds,
+        "decode_tokens_per_second": batch * _TOKENS / decode_seconds,
+        "state_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
+        "state_bytes_analytic": state_bytes(model_config, trial.context),
       }
     )
   return {"contexts": rows, "batch": batch, "dtype": model.dtype}
 
 
-def _rates(model, params, context: int, batch: int) -> tuple[float, float]:
-  """Tokens a second of prefill and of decoding."""
-  prompts = np.random.default_rng(0).integers(0, model.spec.vocab_size, (batch, context))
-  tokens_BT, segments_BT = padded(prompts)
-  empty = lambda: initial_state(model, batch, context + _TOKENS)
-  read = lambda state, stop: prefill(
-    model, params, state, tokens_BT[:, :stop], segments_BT[:, :stop]
-  )
-  read(empty(), min(512, tokens_BT.shape[1]))  # compiles: all chunks have one shape
-  prefill_seconds, state = _time(empty, lambda state: read(state, None))
+class _Trial:
+  """Prefill and decoding of random tokens at one context."""
 
-  def write(state, limit):
-    decoding = decoding_from(state, prompts[:, -1])
+  def __init__(self, model, params, context: int, batch: int):
+    self.context = context
+    self._model, self._params = model, params
+    prompts = np.random.default_rng(0).integers(0, model.spec.vocab_size, (batch, context))
+    self._tokens_BT, self._segments_BT = padded(prompts)
+
+  def compile(self) -> None:
+    """Runs every program once; all chunks of a prefill have the shape of the first."""
+    self._write(self._read(self._empty(), 512), 1)
+
+  def seconds(self) -> tuple[float, float]:
+    """Of a whole prefill, and of decoding _TOKENS tokens."""
+    prefill_seconds, state = _time(self._empty, self._read)
+    decode_seconds, _ = _time(lambda: jax.tree.map(jnp.copy, state), self._write)
+    return prefill_seconds, decode_seconds
+
+  def _empty(self):
+    return initial_state(self._model, len(self._tokens_BT), self.context + _TOKENS)
+
+  def _read(self, state, stop=None):
+    tokens_BT, segments_BT = self._tokens_BT[:, :stop], self._segments_BT[:, :stop]
+    return prefill(self._model, self._params, state, tokens_BT, segments_BT)
+
+  def _write(self, state, limit=_TOKENS):
+    decoding = decoding_from(state, self._tokens_BT[:, 0])
     no_end_E = np.array([-1], np.int32)
-    return decode(model, params, decoding, Rule(), no_end_E, limit, _TOKENS)
-
-  again = lambda: jax.tree.map(jnp.copy, state)
-  write(again(), 1)
-  decode_seconds, _ = _time(again, lambda state: write(state, _TOKENS))
-  return batch * context / prefill_seconds, batch * _TOKENS / decode_seconds
+    return decode(self._model, self._params, decoding, Rule(), no_end_E, limit, _TOKENS)
 
 
 def _time(prepare: Callable, run: Callable) -> tuple[float, object]:
