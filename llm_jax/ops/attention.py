@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from llm_jax.errors import unknown
+from llm_jax.ops.forms import note
 
 _MASKED = -1e30  # finite: a padding query sees no key at all, and must not become NaN
 
@@ -101,6 +102,7 @@ def attention(
 
   if implementation == "auto":
     implementation = _choose(t, s)
+  note("attention", implementation)
   if implementation == "reference":
     y_BGRTK = attend(q_BGRTK, k_BGSK, v_BGSK, queries, keys)
   elif implementation in ("blockwise", "aligned"):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from llm_jax.errors import unknown
+from llm_jax.ops.forms import note
 from llm_jax.ops.routing import arrival
 
 _ROUNDING = 1e-4  # 1.1 * 10 is above 11 in floating point, and makes no twelfth place
@@ -75,7 +76,9 @@ def dropless(
     implementation = "blocks" if jax.default_backend() == "cpu" else "ragged"
   if implementation not in forms:
     raise unknown("implementation of experts", implementation, ("auto", *forms))
-  return forms[implementation](x_BTD, weights_BTK.astype(x_BTD.dtype), chosen_BTK, experts)
+  return forms[note("experts", implementation)](
+    x_BTD, weights_BTK.astype(x_BTD.dtype), chosen_BTK, experts
+  )
 
 
 def with_capacity(

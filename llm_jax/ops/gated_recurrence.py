@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from llm_jax.errors import unknown
+from llm_jax.ops.forms import note
 
 
 def _lstm_cell(inputs_BGH, product_BGH, state):
@@ -117,14 +118,12 @@ def _run(
   real_BT = jnp.ones((batch, length), bool) if real_BT is None else real_BT
   # Value and gradient, B 8, T 256, H 256, two CPU cores, reference against batched_gradient:
   # LSTM 118 and 78 ms, GRU 72 and 52 ms. Not yet measured on an accelerator.
-  forms = {
-    "auto": _batched_gradient,
-    "batched_gradient": _batched_gradient,
-    "reference": _reference,
-  }
+  forms = {"batched_gradient": _batched_gradient, "reference": _reference}
+  if implementation == "auto":
+    implementation = "batched_gradient"
   if implementation not in forms:
-    raise unknown("implementation of a gated recurrence", implementation, forms)
-  h_TBH, state = forms[implementation](
+    raise unknown("implementation of a gated recurrence", implementation, ("auto", *forms))
+  h_TBH, state = forms[note("gated_recurrence", implementation)](
     cell,
     jnp.moveaxis(inputs_BTGH, 1, 0),
     recurrent_HGH.astype(inputs_BTGH.dtype).reshape(recurrent_HGH.shape[0], -1),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from llm_jax.errors import unknown
+from llm_jax.ops.forms import note
 
 
 def _reference(decay_BTN, input_BTN, initial_BN):
@@ -70,7 +71,7 @@ def linear_recurrence(
   dtype = jnp.result_type(jnp.float32, *arrays)
   if initial_BN is None:
     initial_BN = jnp.zeros_like(input_BTN[:, 0], dtype)
-  h_BTN = _FORMS[implementation](
+  h_BTN = _FORMS[note("linear_recurrence", implementation)](
     decay_BTN.astype(dtype), input_BTN.astype(dtype), initial_BN.astype(dtype)
   )
   return h_BTN, h_BTN[:, -1]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from llm_jax.errors import unknown
+from llm_jax.ops.forms import note
 
 _CHUNK = 8  # tokens recomputed at a time in the backward pass; measured beside "auto"
 
@@ -176,7 +177,7 @@ def selective_scan(
   )
   if initial_BNI is None:
     initial_BNI = jnp.zeros((batch, A_NI.shape[0], inner), jnp.float32)
-  y_TBI, final_BNI = _FORMS[implementation](
+  y_TBI, final_BNI = _FORMS[note("selective_scan", implementation)](
     tokens, A_NI.astype(jnp.float32), initial_BNI.astype(jnp.float32)
   )
   return jnp.moveaxis(y_TBI, 0, 1).astype(x_BTI.dtype), final_BNI

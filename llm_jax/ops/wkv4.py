@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from llm_jax.errors import unknown
+from llm_jax.ops.forms import note
 
 LOWEST = -1e38  # of p before any token: finite, so that no difference of two is NaN
 
@@ -203,7 +204,7 @@ def wkv4(
     implementation = "own_gradient" if jax.default_backend() == "cpu" else "associative"
   if implementation not in _FORMS:
     raise unknown("implementation of wkv4", implementation, ("auto", *_FORMS))
-  y_TBD, state = _FORMS[implementation](
+  y_TBD, state = _FORMS[note("wkv4", implementation)](
     log_decay_D.astype(jnp.float32),
     bonus_D.astype(jnp.float32),
     jnp.moveaxis(k_BTD, 1, 0).astype(jnp.float32),

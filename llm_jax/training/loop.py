@@ -18,6 +18,7 @@ from rich.console import Console
 from llm_jax.analysis import counts
 from llm_jax.errors import UserError
 from llm_jax.models import build
+from llm_jax.ops import forms
 from llm_jax.training import inputs, metrics, strategies, workdir
 from llm_jax.training.checkpoints import Checkpoints, check_shapes, load_params
 from llm_jax.training.meter import Failed, Meter
@@ -116,7 +117,8 @@ class Run:
     self.batches = inputs.Batches(config, self.text, self._tokenizer, self.objective.transform)
     model_config = inputs.model_config(config, self._tokenizer)
     self.parameters = counts.parameters(model_config)
-    self.flops_per_token = counts.training_flops_per_token(model_config, config.seq_len)
+    with forms.recording() as taken:
+      self.flops_per_token = counts.training_flops_per_token(model_config, config.seq_len)
     self._identity = {
       "vocab_size": self._tokenizer.vocab_size,
       "text": self.text.sha256,
@@ -127,6 +129,7 @@ class Run:
       *(self.parameters, self.flops_per_token, self._tokenizer.vocab_size),
       self.strategy.describe(),
     )
+    _log.info("forms: %s", ", ".join(sorted(taken)))
 
   def write(self) -> None:
     """Writes what the run is into its folder: not before, so that a mistake in the config leaves
