@@ -42,6 +42,7 @@ class Meter:
     self._pending = None
     self._clock = None  # when it was last read; None: before the first step
     self._marked = (self.tokens, self.seconds)  # at the last row, for tokens a second
+    self._speed = None  # running mean over about ten steps, for the progress bar
 
   def made(self, step: int, values: dict, batch: dict, state: TrainState) -> None:
     """Takes note of a step that may still be running, and reads the one before.
@@ -108,22 +109,26 @@ class Meter:
     (step, values, batch), self._pending = self._pending, None
     values = {name: value.item() for name, value in jax.device_get(values).items()}
     values = {"loss": values.pop("loss"), **values}
-    self.tokens += int(values.pop("tokens"))
+    tokens = int(values.pop("tokens"))
+    self.tokens += tokens
     if self._clock is not None:
       now = time.monotonic()
-      self.seconds, self._clock = self.seconds + now - self._clock, now
+      took, self._clock = now - self._clock, now
+      self.seconds += took
+      speed = tokens / max(took, 1e-9)
+      self._speed = speed if self._speed is None else 0.9 * self._speed + 0.1 * speed
     in_a_row = values.pop("skipped_in_a_row")
     if self._rows:
+      self._rows.progress(step, values["loss"], self._speed)
       self._tell(step, values)
     if in_a_row >= _MOST_SKIPPED:
       raise Failed(self._diverged(step, in_a_row, batch))
 
   def _tell(self, step: int, values: dict) -> None:
     every, steps = self._run.config.log.every, self._run.config.steps
-    tokens, seconds = self.tokens - self._marked[0], self.seconds - self._marked[1]
-    speed = {"tokens_per_second": tokens / seconds} if seconds > 0 else {}
-    self._rows.progress(step, values["loss"], speed.get("tokens_per_second"))
     if every and (step % every == 0 or step in (1, steps)):
+      tokens, seconds = self.tokens - self._marked[0], self.seconds - self._marked[1]
+      speed = {"tokens_per_second": tokens / seconds} if seconds > 0 else {}
       self._rows.row("train", step, **values, **speed, **self._used(step))
       self._marked = (self.tokens, self.seconds)
 
