@@ -5,7 +5,7 @@ Run: python launch.py
 
 from ml_collections import ConfigDict
 
-from llm_jax.config import base
+from llm_jax.config import base, with_mode
 
 
 def get_config(mode=""):
@@ -26,4 +26,9 @@ def get_config(mode=""):
   )
   config.steps, config.batch_size, config.seq_len = 200, 16, 128
   config.log.every, config.checkpoint.every = 1, 100
-  return config
+  if mode == "tiny":
+    config.compare.update(
+      {"architectures": ("gpt2", "lstm"), "parameters": 30_000, "tolerance": 0.2}
+      | {"learning_rates": (4e-3,), "tuning_steps": 2, "contexts": (16, 32)}
+    )
+  return with_mode(config, mode)

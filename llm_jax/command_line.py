@@ -61,8 +61,8 @@ def _parse(argv):
     elif "=" in token:
       overrides.append(token)
     else:
-      value = next(tokens, None)
-      if value is None:
+      value = next(tokens, "--")
+      if value.startswith("--"):
         raise UserError(f"{token} needs a value: {token}=VALUE.")
       overrides.append(f"{token}={value}")
   if not rest[0].startswith("-") and rest[0] not in _VERBS:

@@ -78,7 +78,8 @@ def with_mode(config: ConfigDict, mode: str) -> ConfigDict:
   if mode != "tiny":
     raise unknown("mode of an experiment", mode, ("tiny",))
   config.steps, config.batch_size, config.seq_len = 2, 8, 16
-  config.model.d_model, config.model.repeats = 32, 1
+  if "model" in config:  # a comparison has none of its own
+    config.model.d_model, config.model.repeats = 32, 1
   config.tokenizer.name = "byte"
   config.eval.batches, config.checkpoint.every, config.log.every = 2, 2, 1
   return config
