@@ -143,13 +143,13 @@ def stream(model, params, prompts, *, tokenizer=None, chunk: int = 16, **options
   """
   options = _options(options, tokenizer)
   rows = _encode(prompts, tokenizer)
-  decoders = None
+  if tokenizer is None:
+    yield from _chunks(model, params, rows, options, chunk)
+    return
+  texts = [tokenizer.stream() for _ in range(len(rows) * options.num_return_sequences)]
   for made in _chunks(model, params, rows, options, chunk):
-    if tokenizer is None:
-      yield made
-      continue
-    decoders = decoders or [tokenizer.stream() for _ in made]
-    yield ["".join(map(d.push, row)) for d, row in zip(decoders, made, strict=True)]
+    yield ["".join(map(text.push, row)) for text, row in zip(texts, made, strict=True)]
+  yield [text.flush() for text in texts]
 
 
 def _options(given: dict, tokenizer) -> Options:
@@ -224,10 +224,14 @@ def _start(model, params, rows, options: Options) -> Decoding:
 
 def decoding_from(state, token_B, seed: int = 0) -> Decoding:
   """Where decoding starts: a state, and the token of each row that comes next."""
-  batch = len(token_B)
-  key_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(batch))
   token_B = jnp.asarray(token_B, jnp.int32)
-  return Decoding(state, token_B, jnp.zeros(batch, bool), key_B, jnp.int32(0))
+  done_B = jnp.zeros(token_B.shape, bool)
+  return Decoding(state, token_B, done_B, _keys(seed, len(token_B)), jnp.int32(0))
+
+
+@functools.partial(jax.jit, static_argnames="batch")
+def _keys(seed, batch: int):
+  return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(batch))
 
 
 def _bucket(length: int) -> int:
