@@ -97,11 +97,13 @@ def test_a_row_ends_with_its_end_token_and_the_others_go_on():
   ) == [cut(row) for row in free]
 
 
-def test_a_loop_stops_when_every_row_has_ended():
+def test_the_loop_stops_when_every_row_has_ended():
   model, params = made("rwkv4")
-  end = generate(model, params, PROMPTS[:1], max_new_tokens=3)[0][0]
-  pieces = list(stream(model, params, PROMPTS[:1], chunk=2, max_new_tokens=50, eos_token_id=end))
-  assert pieces == [[[end]]]
+  end = generate(model, params, [[7]], max_new_tokens=1)[0][0]
+  decoding = decoding_from(initial_state(model, 1, 16), [7])
+  decoding, tokens_BN = decode(model, params, decoding, Rule(), np.array([end]), 9, 16)
+  assert decoding.step == 1 and tokens_BN[0, :2].tolist() == [end, -1]
+  assert list(stream(model, params, [[7]], chunk=2, eos_token_id=end)) == [[[end]]]
 
 
 def test_samples_of_one_prompt_differ_and_come_back_with_the_seed():

@@ -17,12 +17,13 @@ from llm_jax.analysis.counts import state_bytes
 from llm_jax.inference.generate import Rule, decode, decoding_from, initial_state, padded, prefill
 from llm_jax.models.build import abstract_params, build
 
-_TOKENS = 64  # decoded in one timed call, behind the context
 _REPEATS = 3
 _LONG = 1.0  # seconds; what takes longer is timed once
 
 
-def measure(model_config, contexts=(128, 512, 2048, 8192), batch: int = 1) -> dict:
+def measure(
+  model_config, contexts=(128, 512, 2048, 8192), batch: int = 1, tokens: int = 64
+) -> dict:
   """Measures prefill and decoding on random parameters, which cost what trained ones do.
 
   For each context a state that holds it and the tokens decoded is made anew, so that attention
@@ -34,6 +35,7 @@ def measure(model_config, contexts=(128, 512, 2048, 8192), batch: int = 1) -> di
     model_config: the `model` part of a decoder's config, its vocab_size set.
     contexts: tokens before the first that is decoded.
     batch: rows.
+    tokens: decoded behind each context, in one call.
 
   Returns:
     "contexts": a dict for each, with "context", "prefill_tokens_per_second" and
@@ -43,13 +45,13 @@ def measure(model_config, contexts=(128, 512, 2048, 8192), batch: int = 1) -> di
   """
   model_config = copy.deepcopy(model_config)
   if model_config["positions"] == "learned":
-    model_config["max_length"] = max(model_config["max_length"], max(contexts) + _TOKENS)
+    model_config["max_length"] = max(model_config["max_length"], max(contexts) + tokens)
   model = build(model_config)
   draw = np.random.default_rng(0).standard_normal
   params = jax.tree.map(
     lambda leaf: jnp.asarray(0.02 * draw(leaf.shape, np.float32)), abstract_params(model)
   )
-  trials = [_Trial(model, params, context, batch) for context in contexts]
+  trials = [_Trial(model, params, context, batch, tokens) for context in contexts]
   with ThreadPoolExecutor(2) as pool:  # a program compiles on one core, mostly
     list(pool.map(_Trial.compile, trials))
   rows = []
@@ -60,7 +62,7 @@ def measure(model_config, contexts=(128, 512, 2048, 8192), batch: int = 1) -> di
       {
         "context": trial.context,
         "prefill_tokens_per_second": batch * trial.context / prefill_seconds,
-        "decode_tokens_per_second": batch * _TOKENS / decode_seconds,
+        "decode_tokens_per_second": batch * tokens / decode_seconds,
         "state_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
         "state_bytes_analytic": state_bytes(model_config, trial.context),
       }
@@ -71,8 +73,8 @@ def measure(model_config, contexts=(128, 512, 2048, 8192), batch: int = 1) -> di
 class _Trial:
   """Prefill and decoding of random tokens at one context."""
 
-  def __init__(self, model, params, context: int, batch: int):
-    self.context = context
+  def __init__(self, model, params, context: int, batch: int, tokens: int):
+    self.context, self.tokens = context, tokens
     self._model, self._params = model, params
     prompts = np.random.default_rng(0).integers(0, model.spec.vocab_size, (batch, context))
     self._tokens_BT, self._segments_BT = padded(prompts)
@@ -82,22 +84,22 @@ class _Trial:
     self._write(self._read(self._empty(), 512), 1)
 
   def seconds(self) -> tuple[float, float]:
-    """Of a whole prefill, and of decoding _TOKENS tokens."""
+    """Of a whole prefill, and of decoding the tokens."""
     prefill_seconds, state = _time(self._empty, self._read)
     decode_seconds, _ = _time(lambda: jax.tree.map(jnp.copy, state), self._write)
     return prefill_seconds, decode_seconds
 
   def _empty(self):
-    return initial_state(self._model, len(self._tokens_BT), self.context + _TOKENS)
+    return initial_state(self._model, len(self._tokens_BT), self.context + self.tokens)
 
   def _read(self, state, stop=None):
     tokens_BT, segments_BT = self._tokens_BT[:, :stop], self._segments_BT[:, :stop]
     return prefill(self._model, self._params, state, tokens_BT, segments_BT)
 
-  def _write(self, state, limit=_TOKENS):
+  def _write(self, state, limit=None):
     decoding = decoding_from(state, self._tokens_BT[:, 0])
-    no_end_E = np.array([-1], np.int32)
-    return decode(self._model, self._params, decoding, Rule(), no_end_E, limit, _TOKENS)
+    no_end_E, limit = np.array([-1], np.int32), limit or self.tokens
+    return decode(self._model, self._params, decoding, Rule(), no_end_E, limit, self.tokens)
 
 
 def _time(prepare: Callable, run: Callable) -> tuple[float, object]:
