@@ -13,19 +13,20 @@ def get_config(mode=""):
   del config.model
   config.compare = ConfigDict(
     {
-      "architectures": ("gpt2", "llama", "lstm", "s5", "mamba", "rwkv4", "hybrid"),
+      "architectures": ("hybrid", "mamba", "gpt2", "llama", "rwkv4", "s5", "lstm"),
+      "model": {"tie_embeddings": False},  # what every model takes, whatever its own config says
       "parameters": 1_000_000,  # the width of each is solved for
       "tolerance": 0.05,
       "learning_rates": (2e-3, 4e-3, 8e-3),
-      "tuning_steps": 50,
+      "tuning_steps": 40,
       "seeds": 2,
       "contexts": (128, 512, 2048, 8192),  # where prefill and decoding are timed
       "workers": 0,  # processes at once; 0: one a core, or one on accelerators
       "prompt": "The function returns",
     }
   )
-  config.steps, config.batch_size, config.seq_len = 200, 16, 128
-  config.log.every, config.checkpoint.every = 1, 100
+  config.steps, config.batch_size, config.seq_len = 160, 16, 128
+  config.log.every, config.checkpoint.every = 1, 80
   if mode == "tiny":
     config.compare.update(
       {"architectures": ("gpt2", "lstm"), "parameters": 30_000, "tolerance": 0.2}

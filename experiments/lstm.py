@@ -1,4 +1,4 @@
-"""Two residual LSTM layers (Hochreiter & Schmidhuber 1997), the recurrent baseline.
+"""LSTM: two residual layers, the recurrent baseline (Hochreiter & Schmidhuber 1997).
 
 Run: python launch.py train --config=experiments/lstm.py
 """

@@ -11,7 +11,7 @@ def get_config(mode=""):
   config = base()
   config.model = model_config(
     pattern=("mamba",),
-    repeats=8,
+    repeats=4,
     norm="rmsnorm",
   )
   return with_mode(config, mode)

@@ -10,6 +10,11 @@ from llm_jax.errors import unknown
 from llm_jax.ops.linear import linear
 from llm_jax.ops.norm import layer_norm, rms_norm
 
+# Variance that attention and MLPs, all blocks together, first add to a normalised stream. As small
+# as GPT-2's: the stream begins as the embeddings. At 0.5 a Llama of width 128 stood at 2.94 bits
+# per byte after 100 steps, at 0.025 at 2.63.
+RESIDUAL_SCALE = 0.025
+
 
 class Projection(nn.Module):
   """An affine map of the last `inputs` axes, through `ops/linear`.
@@ -19,8 +24,8 @@ class Projection(nn.Module):
     axes: logical axis of each kernel dimension, inputs first.
     inputs: how many trailing axes of x are contracted.
     use_bias: whether a bias of the output shape is added.
-    scale: variance of the output over that of the input at initialisation; projections back to
-      the residual stream pass 1 / (2 * number of blocks), as GPT-2 does.
+    scale: variance of the output over that of the input at initialisation; what leads back to
+      the residual stream is divided by the number of blocks.
   """
 
   features: tuple[int, ...]

@@ -33,7 +33,7 @@ def run(config: ConfigDict, folder: Path, command: list[str], progress: bool = T
 
   Args:
     config: the shared names of every config, without a model, and `compare`: architectures (names
-      of experiments), parameters, tolerance, learning_rates, tuning_steps, seeds, contexts,
+      of experiments), model (options that all of them take), parameters, tolerance, learning_rates, tuning_steps, seeds, contexts,
       workers (0: as many as fit the machine) and prompt.
     folder: its own folder; an unfinished comparison of the same config goes on.
     command: the command line, for the report.
@@ -73,7 +73,7 @@ def _plan(config, folder, command):
     "command": " ".join(["python launch.py", *command]),
     "config": config.to_dict(),
     "corpus": {
-      "name": " + ".join(c.name for c in train),
+      "name": " + ".join(c.name.removesuffix(" (training)") for c in train),
       "sha256": text.sha256,
       "train_bytes": train_bytes,
       "validation_bytes": text.validation_bytes,
@@ -108,11 +108,12 @@ def _architecture(name, comparison, vocab_size):
   config.optimizer.learning_rate = rate
   config.eval, config.log = comparison.eval, comparison.log
   config.checkpoint = comparison.checkpoint
-  config.model.vocab_size = vocab_size
+  config.model.update({"vocab_size": vocab_size, **comparison.compare.model})
   target, tolerance = comparison.compare.parameters, comparison.compare.tolerance
   config.model = matching.match_width(config.model, target, tolerance)
   return {
     "name": name,
+    "title": path.read_text().split('"""')[1].partition(":")[0],
     "d_model": config.model.d_model,
     "parameters": counts.parameters(config.model),
     "pattern": _pattern_words(config.model),

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from llm_jax.errors import unknown
-from llm_jax.modules import Norm, Projection
+from llm_jax.modules import RESIDUAL_SCALE, Norm, Projection
 from llm_jax.ops.attention import Tokens, attention
 from llm_jax.ops.positions import alibi_slopes, relative_bias, rotate, table_bias
 
@@ -63,7 +63,7 @@ class Attention(nn.Module):
       axes=("heads", None, "embed"),
       inputs=2,
       use_bias=self.use_bias,
-      scale=0.5 / context.num_blocks,
+      scale=RESIDUAL_SCALE / context.num_blocks,
       name="out",
     )
     return out(y_BTHK), state

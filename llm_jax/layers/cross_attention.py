@@ -6,7 +6,7 @@ Legend: B batch, T position, S memory position, D model, H heads, G key/value he
 import flax.linen as nn
 import jax.numpy as jnp
 
-from llm_jax.modules import Projection
+from llm_jax.modules import RESIDUAL_SCALE, Projection
 from llm_jax.ops.attention import Tokens, attention
 
 
@@ -70,7 +70,7 @@ class CrossAttention(nn.Module):
       axes=("heads", None, "embed"),
       inputs=2,
       use_bias=self.use_bias,
-      scale=0.5 / context.num_blocks,
+      scale=RESIDUAL_SCALE / context.num_blocks,
       name="out",
     )
     return out(y_BTHK), state

@@ -19,11 +19,14 @@ class Embedding(nn.Module):
   spec: Spec
 
   def setup(self):
-    spec, init = self.spec, nn.initializers.normal(0.02)
+    spec = self.spec
+    # Rows of length one: tied logits begin with variance one, and layers do not drown the tokens.
+    init = nn.initializers.normal(spec.d_model**-0.5)
     table = nn.with_logical_partitioning(init, ("vocab", "embed"))
     self.tokens = self.param("tokens", table, (spec.vocab_size, spec.d_model))
     if spec.positions == "learned":
-      places = nn.with_logical_partitioning(init, (None, "embed"))
+      places = nn.initializers.normal(0.1 * spec.d_model**-0.5)
+      places = nn.with_logical_partitioning(places, (None, "embed"))
       self.positions = self.param("positions", places, (spec.max_length, spec.d_model))
     if spec.embedding_norm:
       self.norm = Norm(spec.norm, spec.norm_epsilon)
