@@ -33,8 +33,9 @@ def run(config: ConfigDict, folder: Path, command: list[str], progress: bool = T
 
   Args:
     config: the shared names of every config, without a model, and `compare`: architectures (names
-      of experiments), model (options that all of them take), parameters, tolerance, learning_rates, tuning_steps, seeds, contexts,
-      workers (0: as many as fit the machine) and prompt.
+      of experiments), model (options that all of them take), parameters, tolerance,
+      learning_rates, tuning_steps, seeds, contexts, workers (0: as many as fit the machine) and
+      prompt.
     folder: its own folder; an unfinished comparison of the same config goes on.
     command: the command line, for the report.
     progress: whether to show how far each architecture is.
