@@ -10,7 +10,7 @@ from llm_jax.config import base, with_mode
 
 def get_config(mode=""):
   config = base()
-  del config.model
+  del config.model, config.init_from, config.optimizer.learning_rate  # each model has its own
   config.compare = ConfigDict(
     {
       "architectures": ("hybrid", "mamba", "gpt2", "llama", "rwkv4", "s5", "lstm"),
@@ -18,7 +18,7 @@ def get_config(mode=""):
       "parameters": 1_050_000,  # the width of each is solved for
       "tolerance": 0.05,
       "learning_rates": (2e-3, 4e-3, 8e-3),
-      "tuning_steps": 40,
+      "tuning_steps": 30,
       "seeds": 2,
       "contexts": (128, 512, 2048, 8192),  # where prefill and decoding are timed
       "workers": 0,  # processes at once; 0: one a core, or one on accelerators

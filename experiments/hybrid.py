@@ -1,4 +1,4 @@
-"""Hybrid: two Mamba layers, one of attention and an MLP (after Jamba, Lieber et al. 2024).
+"""Hybrid: Mamba, attention and MLP layers in turn (after Jamba, Lieber et al. 2024).
 
 Attention has no positions of its own: the recurrence supplies the order (arXiv:2403.19887).
 
@@ -12,7 +12,7 @@ from llm_jax.models.spec import model_config
 def get_config(mode=""):
   config = base()
   config.model = model_config(
-    pattern=("mamba", "mamba", "attention", "mlp"),
+    pattern=("mamba", "attention", "mlp"),
     repeats=2,
     norm="rmsnorm",
     layers={"attention": {"num_heads": 4}, "mlp": {"activation": "swiglu", "use_bias": False}},

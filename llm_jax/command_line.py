@@ -46,6 +46,9 @@ def main(argv: list[str]) -> int:
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    print("Interrupted.", file=sys.stderr)
+    return 75
   except BrokenPipeError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: no noise
     return 1
@@ -111,12 +114,13 @@ def _parser():
 
 def _start_jax():
   """The persistent compilation cache, before the first program is compiled."""
+  cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llm_jax" / "jax"
+  # Through the environment, so that the processes of a comparison share it.
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
   import jax
 
-  if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llm_jax" / "jax"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
   return jax
 
 
@@ -137,9 +141,10 @@ def _train(arguments, overrides, argv):
   if "compare" in config:
     raise UserError(f"{arguments.config} is a comparison: python launch.py compare --config=...")
   jax = _start_jax()
-  if arguments.coordinator:
-    if arguments.num_processes is None or arguments.process_id is None:
-      raise UserError("--coordinator needs --num-processes and --process-id.")
+  given = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+  if any(flag is not None for flag in given):
+    if None in given:
+      raise UserError("--coordinator, --num-processes and --process-id belong together.")
     jax.distributed.initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
   from llm_jax.training import loop
 

@@ -121,8 +121,10 @@ def _execute(path):
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
-  except SyntaxError as error:
-    raise UserError(f"{path}, line {error.lineno}: {error.msg}.") from error
+  except UserError:
+    raise
+  except Exception as error:
+    raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}.") from error
   if not hasattr(module, "get_config"):
     raise UserError(f"{path} is no experiment: it has no function get_config(mode='').")
   return module

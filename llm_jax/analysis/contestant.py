@@ -1,6 +1,6 @@
 """One architecture of a comparison, in a process of its own.
 
-  python -m llm_jax.analysis.contestant FOLDER NAME train|measure PROCESSORS
+  python -m llm_jax.analysis.contestant FOLDER NAME train|measure PARENT PROCESSORS
 
 "train" tries each learning rate, trains every seed with the best one and writes a sample;
 "measure" times training, prefill and decoding. What a former process finished is not repeated.
@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,19 @@ from llm_jax.errors import UserError
 from llm_jax.inference.prompt import continuation
 from llm_jax.training import loop, metrics, workdir
 
+_PATIENCE = 60  # seconds
 _PARENT_DEATH_SIGNAL = 1  # prctl's option, Linux
 
 
-def main(folder: Path, name: str, job: str, processors: str) -> int:
+def main(folder: Path, name: str, job: str, parent: int, processors: str) -> int:
   """Does the job; returns the exit code."""
   if processors and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, map(int, processors.split(",")))  # before JAX counts its threads
+  signal.signal(signal.SIGTERM, _stop)
   if sys.platform == "linux":  # a killed comparison leaves nobody training on
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() != parent:
+      return 75
   plan = workdir.read_json(folder / "plan.json")
   [architecture] = [a for a in plan["architectures"] if a["name"] == name]
   try:
@@ -43,19 +48,35 @@ def main(folder: Path, name: str, job: str, processors: str) -> int:
   return 0
 
 
+def _stop(*_):
+  """Between two runs there is nothing to save; within one, the loop handles the signal itself."""
+  raise loop.Stopped("Stopped between two runs.")
+
+
 def _train(folder, plan, architecture):
   name, compare = architecture["name"], plan["config"]["compare"]
   chosen = folder / "tuning" / name / "chosen.json"
   if not chosen.exists():
     workdir.write_json(chosen, _tune(folder, plan, architecture))
   rate = workdir.read_json(chosen)["learning_rate"]
-  for seed in range(compare["seeds"]):
+  first = plan["config"]["seed"]
+  for seed in range(first, first + compare["seeds"]):
     config = _config(architecture, seed, rate)
-    loop.train(config, folder / "runs" / name / f"seed_{seed}", progress=False)
+    _run(config, folder / "runs" / name / f"seed_{seed}")
   sample = folder / "samples" / f"{name}.json"
   if not sample.exists():
     sample.parent.mkdir(exist_ok=True)
-    workdir.write_json(sample, _sample(folder / "runs" / name / "seed_0", compare["prompt"]))
+    workdir.write_json(sample, _sample(folder / "runs" / name / f"seed_{first}", compare["prompt"]))
+
+
+def _run(config, folder):
+  """Trains; waits a little for the worker of a killed comparison, which may still be saving."""
+  for _ in range(_PATIENCE):
+    try:
+      return loop.train(config, folder, progress=False)
+    except workdir.InUseError:
+      time.sleep(1)
+  return loop.train(config, folder, progress=False)
 
 
 def _tune(folder, plan, architecture):
@@ -66,20 +87,22 @@ def _tune(folder, plan, architecture):
   """
   compare, grid = plan["config"]["compare"], {}
   for rate in compare["learning_rates"]:
-    config = _config(architecture, 0, rate)
+    config = _config(architecture, plan["config"]["seed"], rate)
+    config.log.every = 1
     config.steps, config.eval.every, config.eval.batches = compare["tuning_steps"], 0, 1
     config.checkpoint.every = 0
     run = folder / "tuning" / architecture["name"] / f"{rate:g}"
     try:
-      loop.train(config, run, progress=False)
+      _run(config, run)
     except loop.Failed:
       grid[f"{rate:g}"] = None
       continue
     rows = [r for r in metrics.read(run / "metrics.jsonl") if r["split"] == "train"]
     losses = [r["loss"] for r in rows if r["step"] > 0.75 * config.steps]
     per_byte = plan["tokenizer"]["tokens_per_byte"] / math.log(2)
-    grid[f"{rate:g}"] = float(np.mean(losses)) * per_byte
-  finite = {rate: bits for rate, bits in grid.items() if bits is not None and math.isfinite(bits)}
+    # A step whose loss is no number has None: a rate that only nearly diverges is no candidate.
+    grid[f"{rate:g}"] = None if None in losses else float(np.mean(losses)) * per_byte
+  finite = {rate: bits for rate, bits in grid.items() if bits is not None}
   if not finite:
     raise UserError(f"No learning rate of {compare['learning_rates']} trains without diverging.")
   return {"grid": grid, "learning_rate": float(min(finite, key=finite.get))}
@@ -103,9 +126,10 @@ def _measure(folder, plan, architecture):
     return
   path.parent.mkdir(exist_ok=True)
   config = _config(architecture, 0, 1e-3)
-  result = speed.measure(config.model, tuple(plan["config"]["compare"]["contexts"]))
+  result = speed.measure(config.model, plan["config"]["compare"]["contexts"], config.dtype)
   workdir.write_json(path, {**result, **measure_training(config)})
 
 
 if __name__ == "__main__":
-  sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
+  given_folder, given_name, given_job, given_parent, given_processors = sys.argv[1:]
+  sys.exit(main(Path(given_folder), given_name, given_job, int(given_parent), given_processors))

@@ -22,7 +22,11 @@ _LONG = 1.0  # seconds; what takes longer is timed once
 
 
 def measure(
-  model_config, contexts=(128, 512, 2048, 8192), batch: int = 1, tokens: int = 64
+  model_config,
+  contexts=(128, 512, 2048, 8192),
+  dtype: str = "float32",
+  batch: int = 1,
+  tokens: int = 64,
 ) -> dict:
   """Measures prefill and decoding on random parameters, which cost what trained ones do.
 
@@ -34,6 +38,7 @@ def measure(
   Args:
     model_config: the `model` part of a decoder's config, its vocab_size set.
     contexts: tokens before the first that is decoded.
+    dtype: compute type, and that of caches.
     batch: rows.
     tokens: decoded behind each context, in one call.
 
@@ -46,7 +51,7 @@ def measure(
   model_config = copy.deepcopy(model_config)
   if model_config["positions"] == "learned":
     model_config["max_length"] = max(model_config["max_length"], max(contexts) + tokens)
-  model = build(model_config)
+  model = build(model_config, dtype)
   draw = np.random.default_rng(0).standard_normal
   params = jax.tree.map(
     lambda leaf: jnp.asarray(0.02 * draw(leaf.shape, np.float32)), abstract_params(model)
@@ -57,14 +62,14 @@ def measure(
   rows = []
   for trial in trials:
     prefill_seconds, decode_seconds = trial.seconds()
-    state = model.initial_state(1, trial.context)
+    state = model.initial_state(1, trial.context, dtype=jnp.dtype(dtype))
     rows.append(
       {
         "context": trial.context,
         "prefill_tokens_per_second": batch * trial.context / prefill_seconds,
         "decode_tokens_per_second": batch * tokens / decode_seconds,
         "state_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
-        "state_bytes_analytic": state_bytes(model_config, trial.context),
+        "state_bytes_analytic": state_bytes(model_config, trial.context, dtype),
       }
     )
   return {"contexts": rows, "batch": batch, "dtype": model.dtype}

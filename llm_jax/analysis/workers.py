@@ -11,19 +11,25 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+import llm_jax
 from llm_jax.errors import UserError
 
 STOPPED = 75  # exit code of a process that a signal stopped after saving
 _SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal to draw on
 
 
-def processors(workers: int) -> list[str]:
-  """The processors of each worker: a core each on a CPU; one worker for all of an accelerator."""
+def processors(workers: int, jobs: int) -> list[str]:
+  """The processors of each worker: an equal part on a CPU, one worker for all of an accelerator.
+
+  Args:
+    workers: how many at once; 0: one a core, but no more than jobs, or one on accelerators.
+    jobs: how many architectures there are.
+  """
   cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
   if not workers:
     probe = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
     found = subprocess.run(probe, capture_output=True, text=True).stdout.strip()
-    workers = max(1, len(cores)) if found == "cpu" else 1
+    workers = max(1, min(len(cores), jobs)) if found == "cpu" else 1
   if workers > 1 and workers > len(cores):
     raise UserError(f"compare.workers={workers}, but only {len(cores)} processors are free to use.")
   return [",".join(map(str, cores[i::workers])) for i in range(workers)]
@@ -46,6 +52,7 @@ class Crew:
 
   def __init__(self, folder: Path, plan: dict, shown: bool):
     self.stopping = False
+    self._processes: list[subprocess.Popen] = []
     self._folder = folder
     self._names = [architecture["name"] for architecture in plan["architectures"]]
     self._display = _Display(folder, plan, shown)
@@ -88,27 +95,31 @@ class Crew:
     for process in self._processes:
       process.send_signal(signal.SIGTERM)
 
-  _processes: tuple = ()
-
   def _start(self, job, name, cpus):
     (self._folder / "logs").mkdir(exist_ok=True)
     # As launch.py does for itself: large buffers are kept, not given back and faulted in again.
-    memory = {
+    environment = os.environ | {
       "MALLOC_MMAP_MAX_": "0",
       "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
       "MALLOC_ARENA_MAX": "1",
     }
-    command = [sys.executable, "-m", "llm_jax.analysis.contestant", str(self._folder), name, job]
+    # The same llm_jax as this one, wherever the command was given.
+    paths = [str(Path(llm_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    folder, parent = str(self._folder.absolute()), str(os.getpid())
+    command = [sys.executable, "-m", "llm_jax.analysis.contestant", folder, name, job, parent]
     with open(self._folder / "logs" / f"{name}.log", "a") as log:
       process = subprocess.Popen(
         [*command, cpus],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        env=os.environ | memory,
+        env=environment,
         start_new_session=True,  # Ctrl-C comes to us alone; we pass it on
       )
-    self._processes = (*self._processes, process)
+    self._processes.append(process)
+    if self.stopping:  # the signal came while it started
+      process.send_signal(signal.SIGTERM)
     return process
 
 

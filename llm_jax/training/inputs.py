@@ -49,6 +49,9 @@ def load_text(config: ConfigDict) -> Text:
   """Reads the corpora of `config.data` and holds out the validation part of each."""
   if config.data.path and config.data.mixture:
     raise UserError("data.path and data.mixture are both set; leave one of them empty.")
+  for entry in config.data.mixture:
+    if not (isinstance(entry, tuple | list) and len(entry) == 2 and isinstance(entry[0], str)):
+      raise UserError(f"data.mixture must be ((path, weight), ...); found the entry {entry!r}.")
   train, validation, digest = [], [], hashlib.sha256()
   for path, weight in config.data.mixture or ((config.data.path, 1.0),):
     corpus = corpora.load(path)

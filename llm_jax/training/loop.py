@@ -216,6 +216,10 @@ class _Signals:
   def __exit__(self, kind, error, traceback):
     for number, handler in self._handlers.items():
       signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    if self._name and kind is None:  # it came when the run was as good as finished
+      number = signal.Signals[self._name]
+      if self._handlers[number] not in (signal.SIG_DFL, signal.default_int_handler):
+        signal.raise_signal(number)  # whoever had a handler before us wants to know
 
   def _note(self, number, frame):
     self._name = signal.Signals(number).name

@@ -31,6 +31,10 @@ _TEMPORARY = ".writing-"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
 
 
+class InUseError(UserError):
+  """Another process owns the folder."""
+
+
 def write_text(path: Path, text: str) -> None:
   """Writes a file whole or not at all: a reader never sees half of it, whenever we die.
 
@@ -203,7 +207,7 @@ def lock(folder: Path) -> Iterator[None]:
     with _locked(path) as file:
       owner = _parse(file.read())
       if owner and _may_live(owner):
-        raise UserError(
+        raise InUseError(
           f"{folder} is in use by process {owner['pid']} on host {owner['host']} (since "
           f"{owner['since']}). Wait for it or choose another --workdir. If that process is gone, "
           f"delete {path}."

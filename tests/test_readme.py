@@ -1,0 +1,46 @@
+"""The README is true: it names every file, its Python runs, and its commands name what exists."""
+
+import pathlib
+import re
+import shlex
+
+from llm_jax import command_line
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_file_has_its_line():
+  files = [
+    path
+    for folder in ("llm_jax", "experiments", "benchmarks", "tests")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".py", ".j2") and path.name != "__init__.py"
+  ]
+  missing = [str(path.relative_to(ROOT)) for path in files if f"| `{path.name}` |" not in README]
+  assert missing == []
+
+
+def test_every_line_has_its_file():
+  named = set(re.findall(r"^\| `([\w.]+\.(?:py|j2))` \|", README, re.M))
+  there = {path.name for path in ROOT.rglob("*") if path.suffix in (".py", ".j2")}
+  assert named - there == set()
+
+
+def test_the_python_of_the_readme_runs():
+  [code] = re.findall(r"```python\n(.*?)```", README, re.S)
+  names = {}
+  exec(compile(code, "README.md", "exec"), names)
+  assert [len(row) for row in names["rows"]] == [32, 32]
+  assert names["output"].logits.shape == (1, 3, 1000)
+
+
+def test_every_command_parses_and_names_files_that_exist():
+  commands = re.findall(r"`(python launch\.py [^`]*)`", README)
+  assert len(commands) >= 5
+  for command in commands:
+    argv = shlex.split(command)[2:]
+    if argv:
+      command_line._parse(argv)
+    for path in re.findall(r"experiments/[\w/]+\.py", command):
+      assert (ROOT / path).exists(), path
