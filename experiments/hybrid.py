@@ -15,6 +15,7 @@ def get_config(mode=""):
     pattern=("mamba", "attention", "mlp"),
     repeats=2,
     norm="rmsnorm",
+    tie_embeddings=False,
     layers={"attention": {"num_heads": 4}, "mlp": {"activation": "swiglu", "use_bias": False}},
   )
   return with_mode(config, mode)

@@ -13,6 +13,7 @@ def get_config(mode=""):
     pattern=("attention", "mlp"),
     repeats=4,
     norm="rmsnorm",
+    tie_embeddings=False,
     layers={
       "attention": {"num_heads": 4, "positions": "rope", "use_bias": False},
       "mlp": {"activation": "swiglu", "use_bias": False},

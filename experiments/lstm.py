@@ -12,5 +12,7 @@ def get_config(mode=""):
   config.model = model_config(
     pattern=("lstm",),
     repeats=2,
+    d_model=192,
+    tie_embeddings=False,
   )
   return with_mode(config, mode)

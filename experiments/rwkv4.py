@@ -13,5 +13,6 @@ def get_config(mode=""):
     pattern=("rwkv4_time_mix", "rwkv4_channel_mix"),
     repeats=4,
     embedding_norm=True,
+    tie_embeddings=False,
   )
   return with_mode(config, mode)

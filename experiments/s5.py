@@ -12,5 +12,6 @@ def get_config(mode=""):
   config.model = model_config(
     pattern=("s5", "mlp"),
     repeats=4,
+    tie_embeddings=False,
   )
   return with_mode(config, mode)

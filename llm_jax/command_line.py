@@ -103,7 +103,7 @@ def _parser():
   p = verb("generate", "Continue a prompt with a trained run; the text streams as it is made.")
   p.add_argument("--workdir", required=True, help="run folder")
   p.add_argument("--prompt", required=True, help="text to continue")
-  p.add_argument("--max-new-tokens", type=int, default=256, help="default 256")
+  p.add_argument("--max-new-tokens", type=int, help="default 256, or what fits")
   p.add_argument("--temperature", type=float, default=0.8, help="0: greedy; default 0.8")
   p.add_argument("--top-k", type=int, default=0, help="keep the k likeliest tokens; 0: all")
   p.add_argument("--top-p", type=float, default=0.95, help="keep this much probability")

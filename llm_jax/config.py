@@ -23,7 +23,7 @@ def base() -> ConfigDict:
     {
       "version": CONFIG_VERSION,
       "seed": 0,
-      "steps": 1000,
+      "steps": 300,
       "batch_size": 16,  # sequences in a step, all devices together
       "seq_len": 128,
       "dtype": "float32",  # compute type; parameters and optimizer state stay float32
@@ -42,7 +42,7 @@ def base() -> ConfigDict:
       },
       "optimizer": {
         "name": "adamw",  # adamw, adam, sgd, lion, adafactor, muon
-        "learning_rate": 1e-3,
+        "learning_rate": 4e-3,
         "b1": 0.9,
         "b2": 0.95,
         "epsilon": 1e-8,
@@ -61,7 +61,7 @@ def base() -> ConfigDict:
         "strategy": "auto",  # pmap with several local devices, else one device; or mesh
         "axes": {"data": 1, "fsdp": 1, "tensor": 1},  # mesh: sizes; -1 once: what is left
       },
-      "checkpoint": {"every": 500, "keep": 2, "keep_best": 1},  # every = 0: never
+      "checkpoint": {"every": 100, "keep": 2, "keep_best": 1},  # every = 0: never
       "eval": {"every": 0, "batches": 0},  # every = 0: at the end only; batches = 0: all
       "log": {"every": 10},
     }

@@ -26,6 +26,7 @@ class Projection(nn.Module):
     use_bias: whether a bias of the output shape is added.
     scale: variance of the output over that of the input at initialisation; what leads back to
       the residual stream is divided by the number of blocks.
+    dtype: of the result; None: the input's.
   """
 
   features: tuple[int, ...]
@@ -33,6 +34,7 @@ class Projection(nn.Module):
   inputs: int = 1
   use_bias: bool = True
   scale: float = 1.0
+  dtype: str | None = None
 
   @nn.compact
   def __call__(self, x):
@@ -45,7 +47,7 @@ class Projection(nn.Module):
       out_axis=tuple(range(self.inputs, len(shape))),
     )
     kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape)
-    y = linear(x, kernel, self.inputs)
+    y = linear(x, kernel, self.inputs, self.dtype)
     if self.use_bias:
       zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[self.inputs :])
       bias = self.param("bias", zeros, self.features)

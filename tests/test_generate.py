@@ -21,6 +21,7 @@ from llm_jax.inference.generate import (
   initial_state,
   prefill,
   stream,
+  unstacked,
 )
 from llm_jax.models.build import abstract_params, build
 from llm_jax.models.spec import model_config
@@ -213,6 +214,7 @@ def test_no_cache_and_no_weight_is_copied_for_a_token(batch):
   model, params = made("attention")
   decoding = decoding_from(initial_state(model, batch, 1024), [1] * batch)
   end_E = np.array([-1], np.int32)
+  params = unstacked(model, params)
   compiled = decode.lower(model, params, decoding, Rule(), end_E, 8, 8).compile()
   instructions = inside_the_loop(compiled.as_text())
   assert "dot(" in instructions

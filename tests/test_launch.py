@@ -7,6 +7,7 @@ leaves what was there as it was.
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from llm_jax import command_line, config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GPT2 = f"--config={ROOT}/experiments/gpt2.py:tiny"
+QUICK = f"--config={ROOT}/experiments/compare_quick.py:tiny"
 
 
 def refused(capsys, *argv):
@@ -57,6 +59,10 @@ def trained(tmp_path_factory):
     (["train", GPT2, "--config.model.pattern=('atention',)"], "Did you mean 'attention'"),
     (["train", GPT2, "--config.model.layers.attention.num_heads=5"], "not divisible by"),
     (["train", GPT2, "--config.model.norm=batchnorm"], "Unknown model.norm 'batchnorm'"),
+    (["train", GPT2, "--config.model.kind=encoder"], "suits a decoder"),
+    (["train", GPT2, "--config.model.head=none"], "with a language model head"),
+    (["train", GPT2, "--config.data.mixture=('a.txt','b.txt')"], "((path, weight), ...)"),
+    (["train", GPT2, "--num-processes=2"], "belong together"),
     (["train", GPT2, "--config.dtype=float16"], "Unknown dtype 'float16'"),
     (["train", GPT2, "--config.objective=next_tokens"], "Did you mean 'next_token'"),
     (["train", GPT2, "--config.optimizer.name=adamx"], "Unknown optimizer 'adamx'"),
@@ -67,6 +73,13 @@ def trained(tmp_path_factory):
     (["train", GPT2, "--config.parallel.strategy=pmapp"], "Did you mean 'pmap'"),
     (["train", f"--config={ROOT}/experiments/compare_quick.py"], "is a comparison"),
     (["compare", GPT2], "is no comparison"),
+    (["compare", QUICK, "--config.compare.seeds=0"], "compare.seeds must be at least 1"),
+    (["compare", QUICK, "--config.compare.workers=-1"], "compare.workers must be at least 0"),
+    (["compare", QUICK, "--config.compare.contexts=()"], "compare.contexts is empty"),
+    (["compare", QUICK, "--config.compare.architectures=('gpt3',)"], "experiments/gpt2.py'?"),
+    (["compare", QUICK, "--config.optimizer.name=adamx"], "Unknown optimizer 'adamx'"),
+    (["compare", QUICK, "--config.optimizer.learning_rate=1"], "Unknown config key"),
+    (["compare", QUICK, "--config.compare.parameters=100"], "No model.d_model gives 100"),
   ],
   ids=lambda value: value if isinstance(value, str) else " ".join(value)[-50:],
 )
@@ -100,7 +113,7 @@ def test_a_folder_of_another_config_is_refused_and_left_alone(trained, capsys):
   _, workdir, argv = trained
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
   text = refused(capsys, *argv, "--config.optimizer.learning_rate=0.5")
-  assert "optimizer.learning_rate: 0.001 there, 0.5 here" in text
+  assert "optimizer.learning_rate: 0.004 there, 0.5 here" in text
   assert "another --workdir" in text
   assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
 
@@ -130,6 +143,25 @@ def test_evaluate_scores_another_text(trained, capsys, tmp_path):
   other.write_text("zqxj ZQXJ " * 60)
   assert command_line.main(["evaluate", f"--workdir={workdir}", f"--data={other}"]) == 0
   assert json.loads(capsys.readouterr().out)["bytes"] == 600
+
+
+def test_a_swapped_tokenizer_is_refused(trained, capsys, tmp_path):
+  _, workdir, _ = trained
+  copy = tmp_path / "copy"
+  shutil.copytree(workdir, copy)
+  words = json.loads((copy / "tokenizer.json").read_text())
+  vocab = words["model"]["vocab"]
+  a, b = list(vocab)[:2]
+  vocab[a], vocab[b] = vocab[b], vocab[a]
+  (copy / "tokenizer.json").write_text(json.dumps(words))
+  for argv in (["evaluate"], ["generate", "--prompt=x"]):
+    assert "not the tokenizer" in refused(capsys, *argv, f"--workdir={copy}")
+
+
+def test_generate_streams_with_its_default_flags(trained, capsys):
+  _, workdir, _ = trained
+  assert command_line.main(["generate", f"--workdir={workdir}", "--prompt=Paragraph"]) == 0
+  assert capsys.readouterr().out.startswith("Paragraph")
 
 
 def test_generate_continues_the_prompt_and_repeats_itself_under_a_seed(trained, capsys):
@@ -187,12 +219,12 @@ def test_overrides_reach_the_config():
 
 def test_the_default_verb_compares_and_resumes(tmp_path):
   """`python launch.py` on the tiny comparison, in a process of its own, twice."""
-  argv = [sys.executable, "launch.py", f"--config={ROOT}/experiments/compare_quick.py:tiny"]
+  argv = [sys.executable, str(ROOT / "launch.py"), QUICK]
   argv.append(f"--workdir={tmp_path / 'comparison'}")
   environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
 
   def run():
-    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
   first = run()
   assert first.returncode == 0, first.stderr

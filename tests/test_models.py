@@ -16,6 +16,7 @@ import pytest
 from llm_jax.contract import document_positions
 from llm_jax.errors import UserError
 from llm_jax.models import build, spec
+from llm_jax.models.embedding import LanguageModelHead
 from llm_jax.models.spec import model_config
 
 B, T, V = 2, 12, 50
@@ -235,6 +236,10 @@ def test_shared_values_travel_through_the_scan(monkeypatch):
     ({"layers": {"attention": {"positions": "rope", "head_dim": 7}}}, "even head size"),
     ({"positions": "learned"}, "model.max_length"),
     ({"vocab_size": 0}, "model.vocab_size must be at least 1"),
+    ({"layers": {"atention": {"num_heads": 8}}}, "Did you mean 'attention'"),
+    ({"layers": {"attention": {"window": -5}}}, "window must be 0"),
+    ({"layers": {"attention": {"num_heads": 0}}}, "num_heads of at least 1"),
+    ({"positions": "t5", "pattern": ("mlp",)}, "no layer with heads"),
     ({"repeats": 0}, "one layer and one repeat"),
   ],
   ids=str,
@@ -242,6 +247,18 @@ def test_shared_values_travel_through_the_scan(monkeypatch):
 def test_a_wrong_model_is_refused_by_name(options, message):
   with pytest.raises(UserError, match=message):
     build.build(model_config(**{"vocab_size": V, "d_model": 32} | options))
+
+
+def test_logits_are_float32_whatever_the_compute_type_and_the_head():
+  x_BTD = jax.random.normal(jax.random.key(0), (B, T, 32)).astype(jnp.bfloat16)
+  table_VD = jax.random.normal(jax.random.key(1), (V, 32))
+  tied = LanguageModelHead(spec.Spec(d_model=32, vocab_size=V))
+  untied = LanguageModelHead(spec.Spec(d_model=32, vocab_size=V, tie_embeddings=False))
+  of_tied = tied.apply({}, x_BTD, table_VD)
+  of_untied = untied.apply({"params": {"out": {"kernel": table_VD.T}}}, x_BTD, table_VD)
+  assert of_tied.dtype == jnp.float32
+  np.testing.assert_array_equal(of_tied, of_untied)
+  assert bool((of_tied != of_tied.astype(jnp.bfloat16)).any())
 
 
 def test_a_causal_layer_refuses_an_encoder():

@@ -14,7 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm_jax.analysis.counts import state_bytes
-from llm_jax.inference.generate import Rule, decode, decoding_from, initial_state, padded, prefill
+from llm_jax.inference.generate import (
+  Rule,
+  decode,
+  decoding_from,
+  initial_state,
+  padded,
+  prefill,
+  unstacked,
+)
 from llm_jax.models.build import abstract_params, build
 
 _REPEATS = 3
@@ -80,7 +88,7 @@ class _Trial:
 
   def __init__(self, model, params, context: int, batch: int, tokens: int):
     self.context, self.tokens = context, tokens
-    self._model, self._params = model, params
+    self._model, self._params, self._blocks = model, params, unstacked(model, params)
     prompts = np.random.default_rng(0).integers(0, model.spec.vocab_size, (batch, context))
     self._tokens_BT, self._segments_BT = padded(prompts)
 
@@ -104,7 +112,7 @@ class _Trial:
   def _write(self, state, limit=None):
     decoding = decoding_from(state, self._tokens_BT[:, 0])
     no_end_E, limit = np.array([-1], np.int32), limit or self.tokens
-    return decode(self._model, self._params, decoding, Rule(), no_end_E, limit, self.tokens)
+    return decode(self._model, self._blocks, decoding, Rule(), no_end_E, limit, self.tokens)
 
 
 def _time(prepare: Callable, run: Callable) -> tuple[float, object]:

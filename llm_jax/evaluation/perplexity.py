@@ -9,10 +9,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from llm_jax.data import corpora, pipeline, tokenizers
+from llm_jax.data import corpora, pipeline
 from llm_jax.errors import UserError
-from llm_jax.models import build
-from llm_jax.training import checkpoints, inputs, workdir
+from llm_jax.training import inputs, runs
+from llm_jax.training.step import make_eval_step
 
 
 def evaluate(folder: Path | str, data: str | None = None, step: str = "latest") -> dict:
@@ -29,19 +29,20 @@ def evaluate(folder: Path | str, data: str | None = None, step: str = "latest") 
   Raises:
     UserError: no run or text there, or a checkpoint that does not fit.
   """
-  folder = Path(folder)
-  config = workdir.read_config(folder)
-  tokenizer = tokenizers.load(folder / inputs.TOKENIZER)
-  model = inputs.model(config, tokenizer)
-  params = checkpoints.load_params(folder, step)
-  checkpoints.check_shapes(params, build.abstract_params(model), folder)
+  run = runs.read(folder, step)
   if data is None:
-    parts = [corpus for corpus, _ in inputs.load_text(config).validation]
+    text = inputs.load_text(run.config)
+    if text.sha256 != run.text_sha256:
+      raise UserError(
+        f"The text of {folder} is not the one it was trained on: what is held out of it now may "
+        "have been trained on. Put it back, or name a text with --data."
+      )
+    parts = [corpus for corpus, _ in text.validation]
   else:
     parts = [corpora.load(data)]
   documents = [document for corpus in parts for document in corpus.documents]
   num_bytes = sum(corpus.num_bytes for corpus in parts)
-  nats, correct, tokens = _score(model, params, config, tokenizer.encode_documents(documents))
+  nats, correct, tokens = _score(run, run.tokenizer.encode_documents(documents))
   if not tokens:
     raise UserError(f"{data or 'The validation text'} has no token to predict.")
   return {
@@ -56,14 +57,10 @@ def evaluate(folder: Path | str, data: str | None = None, step: str = "latest") 
   }
 
 
-def _score(model, params, config, documents) -> tuple[float, float, float]:
+def _score(run, documents) -> tuple[float, float, float]:
   """Sums over all tokens: nats, right guesses, tokens."""
-  objective = inputs.objective(config.objective)
-
-  @jax.jit
-  def score(params, batch):
-    return objective.loss(model, params, batch, {}, train=False)[1]
-
+  config, objective = run.config, inputs.objective(run.config.objective)
+  eval_step = jax.jit(make_eval_step(run.model, objective))
   batches = pipeline.make_iterator(
     documents,
     batch_size=config.batch_size,
@@ -73,10 +70,10 @@ def _score(model, params, config, documents) -> tuple[float, float, float]:
     transform=objective.transform,
     epochs=1,
   )
-  params, nats, correct, tokens = jax.device_put(params), 0.0, 0.0, 0.0
+  params, nats, correct, tokens = jax.device_put(run.params), 0.0, 0.0, 0.0
   for rows in batches:
     batch = {name: jnp.asarray(x) for name, x in rows.items() if name != "document_ids"}
-    sums = jax.device_get(score(params, batch))
+    sums = jax.device_get(eval_step(params, batch))
     nats += float(sums["loss"][0])
     correct += float(sums["accuracy"][0])
     tokens += float(sums["loss"][1])

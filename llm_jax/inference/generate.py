@@ -176,6 +176,7 @@ def _chunks(model, params, rows, options: Options, chunk: int) -> Iterator[list[
   decoding = _start(model, params, rows, options)
   ends = options.eos_token_id
   ends_E = np.atleast_1d(np.asarray(-1 if ends is None else ends, np.int32))
+  params = unstacked(model, params)
   left, size = options.max_new_tokens, _bucket(min(chunk, options.max_new_tokens))
   while left > 0:
     limit = min(chunk, left)
@@ -271,12 +272,18 @@ def _read(model, params, state, tokens_BT, segments_BT):
   return model.apply({"params": params}, tokens_BT, segments=segments_BT, state=state).state
 
 
+@functools.partial(jax.jit, static_argnames="model")
+def unstacked(model, params):
+  """The parameters as `decode` wants them, cut into blocks once and not in each call."""
+  return {**params, "stack": unstack_blocks(params["stack"], model.spec.decoder_stages)}
+
+
 @functools.partial(jax.jit, static_argnames=("model", "size"), donate_argnames="decoding")
 def decode(model, params, decoding: Decoding, rule: Rule, ends_E, limit, size: int):
   """Makes up to `limit` tokens a row in one loop over the state.
 
   Args:
-    model, params: the decoder.
+    model, params: the decoder, its parameters `unstacked`.
     decoding: where the rows stand; used up.
     rule: how tokens are chosen.
     ends_E: tokens that end a row; -1 for none.
@@ -302,7 +309,6 @@ def decode(model, params, decoding: Decoding, rule: Rule, ends_E, limit, size: i
   def unfinished(carry):
     return (carry[1] < limit) & ~carry[0].done_B.all()
 
-  params = {**params, "stack": unstack_blocks(params["stack"], model.spec.decoder_stages)}
   tokens_BN = jnp.full((decoding.token_B.shape[0], size), -1, jnp.int32)
   decoding, _, tokens_BN = jax.lax.while_loop(unfinished, step, (decoding, 0, tokens_BN))
   return decoding, tokens_BN

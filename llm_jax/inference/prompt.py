@@ -4,10 +4,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm_jax.data import tokenizers
 from llm_jax.inference import generate
-from llm_jax.models import build
-from llm_jax.training import checkpoints, inputs, workdir
+from llm_jax.training import runs
+
+_NEW_TOKENS = 256
 
 
 def continuation(folder: Path | str, prompt: str, step: str = "best", **options) -> Iterator[str]:
@@ -22,18 +22,26 @@ def continuation(folder: Path | str, prompt: str, step: str = "best", **options)
   Raises:
     UserError: no run there, or an option out of range.
   """
-  folder = Path(folder)
-  config = workdir.read_config(folder)
-  tokenizer = tokenizers.load(folder / inputs.TOKENIZER)
-  model = inputs.model(config, tokenizer)
-  params = checkpoints.load_params(folder, step)
-  checkpoints.check_shapes(params, build.abstract_params(model), folder)
+  run = runs.read(folder, step)
+  if options.get("max_new_tokens") is None:
+    options["max_new_tokens"] = _room(run, prompt)
   if options.get("temperature") == 0:
     options = {k: v for k, v in options.items() if k not in ("temperature", "top_k", "top_p")}
   else:
     options["method"] = "sample"
-  for [piece] in generate.stream(model, params, [prompt], tokenizer=tokenizer, **options):
-    yield piece.removesuffix(tokenizer.decode([tokenizer.end_id]))
+  yield from (
+    piece
+    for [piece] in generate.stream(
+      run.model, run.params, [prompt], tokenizer=run.tokenizer, **options
+    )
+  )
+
+
+def _room(run, prompt: str) -> int:
+  """As many new tokens as one would want to read, and as the model has positions for."""
+  longest = run.model.spec.max_length
+  used = len(run.tokenizer.encode(prompt)) + 1
+  return max(1, min(_NEW_TOKENS, longest - used)) if longest else _NEW_TOKENS
 
 
 def to_terminal(folder: str, prompt: str, step: str, **options) -> None:

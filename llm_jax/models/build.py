@@ -54,7 +54,7 @@ def param_axes(model: nn.Module):
 def undecayed(model: nn.Module) -> tuple[str, ...]:
   """Regexes of the parameter paths that take no weight decay: norms, biases, and what each layer
   names in its class attribute `no_decay`."""
-  patterns = [r".*/(bias|scale)"]
+  patterns = [r".*/(bias|scale|position_bias)"]
   for name, fields in model.spec.layers.items():
     own = getattr(layer_class(fields.get("type", name)), "no_decay", ())
     patterns += [rf".*/\d+_{name}/(.*/)?{parameter}" for parameter in own]

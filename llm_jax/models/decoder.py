@@ -29,21 +29,18 @@ class Decoder(nn.Module):
     self.stack = Stack(self.spec, self.spec.decoder_stages)
     self.head = LanguageModelHead(self.spec)
 
-  def __call__(
-    self, tokens_BT, segments=None, positions=None, prefix=None, state=None, train=False
-  ) -> Output:
+  def __call__(self, tokens_BT, segments=None, prefix=None, state=None, train=False) -> Output:
     """Logits of every position.
 
     Args:
       tokens_BT: int32 ids.
       segments: (B, T) int32, 0 at padding, equal numbers for one document; None: all real.
-      positions: (B, T) int32; None: counted from the segments, or on from the state.
       prefix: (B, T) bool, tokens that see each other both ways, or None.
       state: None to train on whole rows; else the State these tokens continue, one document a row.
       train: whether dropout applies.
     """
     segments_BT = jnp.ones_like(tokens_BT) if segments is None else segments
-    positions_BT = positions_of(segments_BT, state) if positions is None else positions
+    positions_BT = positions_of(segments_BT, state)
     context = Context(positions_BT, segments_BT, prefix_BT=prefix, train=train)
     x_BTD = self.embed(tokens_BT, positions_BT, self.dtype, train)
     x_BTD, layers = self.stack(x_BTD, context, None if state is None else state.layers)

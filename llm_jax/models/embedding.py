@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from llm_jax.models.spec import Spec
 from llm_jax.modules import Norm, Projection
+from llm_jax.ops.linear import linear
 from llm_jax.ops.positions import sinusoids
 
 
@@ -55,13 +56,11 @@ class LanguageModelHead(nn.Module):
   def __call__(self, x_BTD, table_VD):
     spec = self.spec
     if spec.tie_embeddings:
-      x_ND = x_BTD.reshape(-1, spec.d_model)
-      table_VD = table_VD.astype(x_BTD.dtype)
-      logits_NV = jnp.einsum("nd,vd->nv", x_ND, table_VD, preferred_element_type=jnp.float32)
-      logits_BTV = logits_NV.reshape(*x_BTD.shape[:2], spec.vocab_size)
+      logits_BTV = linear(x_BTD, table_VD.T, dtype="float32")
     else:
-      project = Projection((spec.vocab_size,), ("embed", "vocab"), use_bias=False, name="out")
-      logits_BTV = project(x_BTD).astype(jnp.float32)
+      axes = ("embed", "vocab")
+      project = Projection((spec.vocab_size,), axes, use_bias=False, dtype="float32", name="out")
+      logits_BTV = project(x_BTD)
     if spec.logit_soft_cap:
       logits_BTV = spec.logit_soft_cap * jnp.tanh(logits_BTV / spec.logit_soft_cap)
     return logits_BTV

@@ -29,10 +29,10 @@ class Encoder(nn.Module):
     self.stack = Stack(self.spec, self.spec.decoder_stages)
     self.head = LanguageModelHead(self.spec)
 
-  def __call__(self, tokens_BT, segments=None, positions=None, train=False) -> Output:
+  def __call__(self, tokens_BT, segments=None, train=False) -> Output:
     """Logits of every position; the arguments are the decoder's."""
     segments_BT = jnp.ones_like(tokens_BT) if segments is None else segments
-    positions_BT = positions_of(segments_BT, None) if positions is None else positions
+    positions_BT = positions_of(segments_BT, None)
     context = Context(positions_BT, segments_BT, causal=False, train=train)
     x_BTD = self.embed(tokens_BT, positions_BT, self.dtype, train)
     x_BTD, _ = self.stack(x_BTD, context)

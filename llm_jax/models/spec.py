@@ -179,7 +179,7 @@ def parse(config) -> Spec:
   values = {key: _tuples(value) for key, value in values.items()}
   layers = {k: dict(v) for k, v in dict(values.pop("layers", {})).items()}
   spec = Spec(**values)
-  used = dict.fromkeys(_all_branches(spec))
+  used = dict.fromkeys([*_all_branches(spec), *layers])  # unused ones too: a typo is refused
   spec = dataclasses.replace(
     spec, layers=freeze({name: _layer_config(name, layers) for name in used})
   )
@@ -204,13 +204,23 @@ def _check(spec: Spec) -> None:
   if spec.positions == "learned" and spec.max_length < 1:
     raise UserError("model.positions='learned' needs model.max_length, the number of positions.")
   for name, fields in spec.layers.items():
+    if fields.get("window", 0) < 0:
+      raise UserError(f"model.layers.{name}.window must be 0 (no limit) or more.")
     _check_heads(spec, name, fields)
+  heads = {fields["num_heads"] for fields in spec.layers.values() if "num_heads" in fields}
+  if spec.positions == "t5" and len(heads) != 1:
+    raise UserError(
+      "model.positions='t5' is one table of biases for all attention layers: they need one "
+      f"num_heads, found {sorted(heads) or 'no layer with heads'}."
+    )
 
 
 def _check_heads(spec: Spec, name: str, fields) -> None:
-  heads, kv_heads = fields.get("num_heads"), fields.get("num_kv_heads")
-  if not heads:
+  heads, kv_heads = fields.get("num_heads"), fields.get("num_kv_heads", 0)
+  if heads is None:
     return
+  if heads < 1 or kv_heads < 0:
+    raise UserError(f"model.layers.{name} needs num_heads of at least 1 and num_kv_heads of 0 up.")
   if not fields.get("head_dim") and spec.d_model % heads:
     near = [n for n in range(1, spec.d_model + 1) if spec.d_model % n == 0]
     best = min(near, key=lambda n: abs(n - heads))

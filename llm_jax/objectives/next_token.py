@@ -9,6 +9,8 @@ import numpy as np
 
 from llm_jax.ops.cross_entropy import cross_entropy
 
+KINDS = ("decoder",)  # models it suits: any other would see what it is to predict
+
 
 def transform(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Makes a stored row into an example.

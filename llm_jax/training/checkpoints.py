@@ -137,6 +137,12 @@ class Checkpoints:
       found = self._manager.restore(step, args=items)
     return abstract.replace(params=found.params, **found.state)
 
+  def wait(self) -> None:
+    """Returns when the last save is whole on the disk. Raises UserError if it could not be."""
+    with self._full_disk():
+      self._manager.wait_until_finished()
+      self._manager.check_for_errors()
+
   def __enter__(self):
     self._open.enter_context(_quiet())
     return self
@@ -169,7 +175,13 @@ class Checkpoints:
 
 
 def load_params(folder: Path | str, step: int | str | None = None) -> dict:
-  """The parameters of a checkpoint, as nested dicts of numpy arrays on the host.
+  """The parameters alone of `load`."""
+  return load(folder, step)[0]
+
+
+def load(folder: Path | str, step: int | str | None = None) -> tuple[dict, dict]:
+  """A checkpoint's parameters, nested dicts of numpy arrays on the host, and its identity: the
+  vocabulary, tokenizer and text that they were trained with.
 
   Args:
     folder: a run folder, or one checkpoint of it (`<run>/checkpoints/<step>`).
@@ -195,13 +207,13 @@ def load_params(folder: Path | str, step: int | str | None = None) -> dict:
   if step not in steps:
     there = ", ".join(map(str, steps))
     raise UserError(f"No checkpoint of step {step} in {checkpoints}; there are: {there}.")
-  _read_run(checkpoints / str(step))
+  identity = _read_run(checkpoints / str(step)).get("identity", {})
   params = checkpoints / str(step) / "params"
   with _readable(params.parent), ocp.PyTreeCheckpointer() as reader:
     tree = reader.metadata(params).item_metadata.tree
     # To the host explicitly: the devices it was saved from need not be here.
     host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-    return reader.restore(params, ocp.args.PyTreeRestore(restore_args=host))
+    return reader.restore(params, ocp.args.PyTreeRestore(restore_args=host)), identity
 
 
 def _remove(folders: Iterable[Path]) -> None:

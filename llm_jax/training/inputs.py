@@ -96,6 +96,12 @@ def model_config(config: ConfigDict, tokenizer: Tokenizer) -> ConfigDict:
 def model(config: ConfigDict, tokenizer: Tokenizer) -> nn.Module:
   """The model of a config, for this tokenizer."""
   found = build.build(model_config(config, tokenizer), config.dtype)
+  suited = objective(config.objective).KINDS
+  if found.spec.kind not in suited or found.spec.head == "none":
+    raise UserError(
+      f"Objective {config.objective!r} suits a {' or '.join(suited)} with a language model head; "
+      f"found model.kind={found.spec.kind!r} with model.head={found.spec.head!r}."
+    )
   longest = found.spec.max_length
   if longest and longest < config.seq_len:
     raise UserError(

@@ -20,7 +20,7 @@ from llm_jax.errors import UserError
 from llm_jax.models import build
 from llm_jax.ops import forms
 from llm_jax.training import inputs, metrics, strategies, workdir
-from llm_jax.training.checkpoints import Checkpoints, check_shapes, load_params
+from llm_jax.training.checkpoints import Checkpoints, check_shapes, load
 from llm_jax.training.meter import Failed, Meter
 from llm_jax.training.step import TrainState
 
@@ -74,6 +74,7 @@ def train(config: ConfigDict, folder: Path | str, progress: bool = True) -> dict
           stop = signals.agreed(step, config.log.every)
           _evaluate_and_save(run, saved, meter, step, state, stop)
           if stop and step < config.steps:
+            saved.wait()  # said to be saved only when it is
             raise Stopped(_told(stop, step, config))
         result = meter.result(config.steps, state)
     if jax.process_index() == 0:
@@ -121,6 +122,7 @@ class Run:
       self.flops_per_token = counts.training_flops_per_token(model_config, config.seq_len)
     self._identity = {
       "vocab_size": self._tokenizer.vocab_size,
+      "tokenizer": self._tokenizer.sha256,
       "text": self.text.sha256,
       "tokens": self.batches.sha256,
     }
@@ -177,7 +179,12 @@ class Run:
     source = self.config.init_from
     if not source:
       return state
-    params = load_params(Path(source))
+    params, identity = load(Path(source))
+    if identity.get("tokenizer") != self._identity["tokenizer"]:
+      raise UserError(
+        f"init_from={source} was trained with another tokenizer than this run's: its embeddings "
+        f"mean other pieces. Set --config.tokenizer.name={source}/{inputs.TOKENIZER}."
+      )
     check_shapes(params, build.abstract_params(self.model), Path(source))
     tree = self.strategy.to_checkpoint(state)
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)

@@ -116,7 +116,7 @@ class Metrics:
       prefix = folder / "tensorboard" / "events"
       self._events = EventsWriter(str(prefix), filename_suffix=f".{os.getpid()}")
       stack.callback(self._events.close)
-      self._event(start, session_log=SessionLog(status=SessionLog.START))
+      self._event(start + 1, session_log=SessionLog(status=SessionLog.START))
       self._bar = None
       if console.is_terminal and not console.quiet:
         self._bar = stack.enter_context(_bar(console))
