@@ -17,7 +17,7 @@ def get_config(mode=""):
       "model": {"tie_embeddings": False},  # what every model takes, whatever its own config says
       "parameters": 1_050_000,  # the width of each is solved for
       "tolerance": 0.05,
-      "learning_rates": (2e-3, 4e-3, 8e-3),
+      "learning_rates": (1e-3, 3e-3, 1e-2),
       "tuning_steps": 30,
       "seeds": 2,
       "contexts": (128, 512, 2048, 8192),  # where prefill and decoding are timed

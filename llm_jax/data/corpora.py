@@ -67,7 +67,7 @@ def load(path: str = "") -> Corpus:
     UserError: a file is missing, empty, binary or malformed, or `datasets` is not installed.
   """
   if not path:
-    return _corpus("embedded", embedded.documents())
+    return _corpus("the documentation in Python", embedded.documents())
   if path.startswith("datasets:"):
     return _corpus(path, _from_datasets(path.removeprefix("datasets:")))
   documents = []
