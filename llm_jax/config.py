@@ -23,7 +23,7 @@ def base() -> ConfigDict:
     {
       "version": CONFIG_VERSION,
       "seed": 0,
-      "steps": 300,
+      "steps": 200,
       "batch_size": 16,  # sequences in a step, all devices together
       "seq_len": 128,
       "dtype": "float32",  # compute type; parameters and optimizer state stay float32

@@ -59,8 +59,8 @@ def get_config(mode=""):
 '''
 
 
-def contract_tests(folder, start):
-  """The contract tests of a copy of the tree with the layer in it: (exit code, output)."""
+def contract_tests(folder, start, selected):
+  """The chosen tests of a copy of the tree with the layer in it: (exit code, output)."""
   for name in ("llm_jax", "experiments", "tests"):
     shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
   for name in ("pyproject.toml", "launch.py", "README.md"):
@@ -68,20 +68,31 @@ def contract_tests(folder, start):
   (folder / "llm_jax/layers/leaky.py").write_text(LAYER.replace("START", start))
   (folder / "experiments/leaky_model.py").write_text(EXPERIMENT)
   tests = ["tests/test_contract.py", "tests/test_experiments.py"]
-  command = [sys.executable, "-m", "pytest", *tests, "-q", "-k", "leaky", "-p", "no:cacheprovider"]
+  command = [
+    sys.executable,
+    "-m",
+    "pytest",
+    *tests,
+    "-v",
+    "-n0",
+    "-k",
+    selected,
+    "-p",
+    "no:cacheprovider",
+  ]
   environment = os.environ | {"PYTHONPATH": str(folder), "XLA_FLAGS": ""}
   ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
   return ran.returncode, ran.stdout
 
 
 def test_a_new_layer_and_its_experiment_are_tested_without_being_listed(tmp_path):
-  code, output = contract_tests(tmp_path, "start_BT1")
+  code, output = contract_tests(tmp_path, "start_BT1", "leaky")
   assert code == 0, output
   assert int(output.split(" passed")[0].split()[-1]) >= 18, output
 
 
 def test_a_new_layer_that_leaks_between_documents_fails(tmp_path):
-  code, output = contract_tests(tmp_path, "start_BT1 & False")
+  code, output = contract_tests(tmp_path, "start_BT1 & False", "leaky and packed")
   assert code == 1
   assert "test_packed_documents_equal_separate_ones[leaky]" in output
   assert "1 failed" in output
