@@ -1,6 +1,9 @@
 """Seven architectures at 1.05 million parameters on the embedded corpus: the default comparison.
 
 Run: python launch.py
+Takes: 11 minutes on two CPU cores.
+Expect: RWKV-4 2.12, Mamba 2.12, LSTM 2.14, Hybrid 2.24, S5 2.43, Llama 2.46 and GPT-2 2.59 bits per
+  byte, where an order-2 byte model has 2.97.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +20,7 @@ def get_config(mode=""):
       "model": {"tie_embeddings": False},  # what every model takes, whatever its own config says
       "parameters": 1_050_000,  # the width of each is solved for
       "tolerance": 0.05,
-      "learning_rates": (1e-3, 3e-3, 1e-2),
+      "learning_rates": (2e-3, 4e-3, 8e-3),
       "tuning_steps": 30,
       "seeds": 2,
       "contexts": (128, 512, 2048, 8192),  # where prefill and decoding are timed
