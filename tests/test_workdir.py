@@ -78,7 +78,7 @@ def test_another_configs_run_is_refused_with_the_keys_that_differ(tmp_path):
   config.seed = 7
   with pytest.raises(UserError) as error:
     workdir.check(tmp_path, config)
-  for part in ("optimizer.learning_rate: 0.001 there, 0.5 here", "seed: 0 there, 7 here"):
+  for part in ("optimizer.learning_rate: 0.004 there, 0.5 here", "seed: 0 there, 7 here"):
     assert part in str(error.value)
   assert "--workdir" in str(error.value)
 
