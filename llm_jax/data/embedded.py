@@ -138,8 +138,8 @@ def _walk(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
       yield name, text
   for child in ast.iter_child_nodes(node):
     if isinstance(child, ast.stmt):
-      own = getattr(child, "name", "")
-      yield from _walk(child, ".".join(filter(None, (name, own))))
+      own = getattr(child, "name", "")  # Python 3.12: that of a type alias is a node
+      yield from _walk(child, ".".join(filter(None, (name, own if isinstance(own, str) else ""))))
     elif isinstance(child, ast.ExceptHandler):
       yield from _walk(child, name)
 
