@@ -42,7 +42,7 @@ _ELEMENTWISE = _names(
   igamma_grad_a igammac integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min
   mul mulhi ne neg nextafter not or polygamma population_count pow random_bits random_gamma
   regularized_incomplete_beta rem rng_bit_generator rng_uniform round rsqrt select_n shift_left
-  shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh threefry2x32
+  shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh one_minus_square threefry2x32
   xor zeta"""
 )
 _REDUCTIONS = _names(
@@ -108,9 +108,12 @@ def _equation(equation: JaxprEqn, read: list[bool]) -> int:
     return _elements(equation.outvars) * math.prod(params["window_dimensions"])
   if name == "scan":
     # A carry may feed itself, so all of them count as read; of the stacked outputs those that are.
-    carries = params["num_carry"]
-    body_read = [True] * carries + read[carries:]
-    return params["length"] * _count(params["jaxpr"].jaxpr, body_read)
+    # (Told by their rank: a stacked output has one axis more than the body's. JAX 0.11 keeps no
+    # number of them.)
+    [body] = _inner_jaxprs(equation)
+    outputs = zip(equation.outvars, body.outvars, read, strict=True)
+    body_read = [r or outer.aval.ndim == inner.aval.ndim for outer, inner, r in outputs]
+    return params["length"] * _count(body, body_read)
   if name == "cond":
     return max(_count(branch.jaxpr, read) for branch in params["branches"])
   return _repeats(equation) * sum(
