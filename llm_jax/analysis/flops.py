@@ -42,8 +42,8 @@ _ELEMENTWISE = _names(
   igamma_grad_a igammac integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min
   mul mulhi ne neg nextafter not or polygamma population_count pow random_bits random_gamma
   regularized_incomplete_beta rem rng_bit_generator rng_uniform round rsqrt select_n shift_left
-  shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh one_minus_square threefry2x32
-  xor zeta"""
+  shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh threefry2x32
+  one_minus_square xor zeta"""
 )
 _REDUCTIONS = _names(
   """approx_top_k argmax argmin cumlogsumexp cummax cummin cumprod cumsum reduce reduce_and
