@@ -1,7 +1,7 @@
 """Seven architectures at 1.05 million parameters on the embedded corpus: the default comparison.
 
 Run: python launch.py
-Takes: 11 minutes on two CPU cores.
+Takes: 11 to 14 minutes on two CPU cores.
 Expect: RWKV-4 2.12, Mamba 2.12, LSTM 2.14, Hybrid 2.24, S5 2.43, Llama 2.46 and GPT-2 2.59 bits per
   byte, where an order-2 byte model has 2.97.
 """
