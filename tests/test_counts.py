@@ -90,9 +90,9 @@ def test_a_sharded_function_counts_every_device():
   assert flops(sharded, x) == flops(lambda x: x @ W, x)
 
 
-def test_an_unknown_primitive_is_no_silent_zero():
-  with pytest.raises(NotImplementedError, match="cholesky"):
-    flops(jnp.linalg.cholesky, SQUARE)
+def test_an_unknown_primitive_is_no_silent_zero(caplog):
+  assert flops(jnp.linalg.cholesky, SQUARE) >= SQUARE.size
+  assert "cholesky" in caplog.text
 
 
 GPT2 = {

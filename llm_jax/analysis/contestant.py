@@ -125,7 +125,7 @@ def _measure(folder, plan, architecture):
   if path.exists():
     return
   path.parent.mkdir(exist_ok=True)
-  config = _config(architecture, 0, 1e-3)
+  config = ConfigDict(architecture["config"])
   result = speed.measure(config.model, plan["config"]["compare"]["contexts"], config.dtype)
   workdir.write_json(path, {**result, **measure_training(config)})
 

@@ -173,6 +173,7 @@ def _encode(prompts, tokenizer) -> list[list[int]]:
 def _chunks(model, params, rows, options: Options, chunk: int) -> Iterator[list[list[int]]]:
   """What each row makes, `chunk` tokens at a time."""
   _check(model, rows, options)
+  params = jax.device_put(params)  # once, not in each chunk, if they come from the host
   decoding = _start(model, params, rows, options)
   ends = options.eos_token_id
   ends_E = np.atleast_1d(np.asarray(-1 if ends is None else ends, np.int32))

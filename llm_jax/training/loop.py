@@ -29,6 +29,7 @@ __all__ = ["Failed", "Run", "Stopped", "train"]
 _log = logging.getLogger(__name__)
 
 _RESULT = "result.json"
+_STEPS_BETWEEN_QUESTIONS = 10  # of processes about signals
 
 
 class Stopped(Exception):  # noqa: N818  no error
@@ -71,7 +72,7 @@ def train(config: ConfigDict, folder: Path | str, progress: bool = True) -> dict
           batch = next(run.batches.train)
           state, values = run.strategy.step(state, run.strategy.put(batch))
           meter.made(step, values, batch, state)
-          stop = signals.agreed(step, config.log.every)
+          stop = signals.agreed(step)
           _evaluate_and_save(run, saved, meter, step, state, stop)
           if stop and step < config.steps:
             saved.wait()  # said to be saved only when it is
@@ -233,12 +234,12 @@ class _Signals:
     for handled in self._handlers:
       signal.signal(handled, signal.SIG_DFL)
 
-  def agreed(self, step: int, every: int) -> str:
+  def agreed(self, step: int) -> str:
     """The signal to stop for after this step, or "". Several processes stop at the same step:
-    they ask each other every `every` steps, for a question costs a synchronisation."""
+    they ask each other now and then, for a question costs a synchronisation."""
     if jax.process_count() == 1:
       return self._name
-    if step % max(every, 1):
+    if step % _STEPS_BETWEEN_QUESTIONS:
       return ""
     numbers = multihost_utils.process_allgather(np.int32(bool(self._name)))
     return (self._name or "a signal to another process") if numbers.any() else ""
