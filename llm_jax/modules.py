@@ -55,6 +55,19 @@ class Projection(nn.Module):
     return y
 
 
+def heads_to_stream(y_BTHK, d_model: int, context, use_bias: bool):
+  """The last projection of an attention layer, "out": its heads, (B, T, H, K), to (B, T, D)."""
+  out = Projection(
+    (d_model,),
+    axes=("heads", None, "embed"),
+    inputs=2,
+    use_bias=use_bias,
+    scale=RESIDUAL_SCALE / context.num_blocks,
+    name="out",
+  )
+  return out(y_BTHK)
+
+
 class Norm(nn.Module):
   """A norm chosen by name: "layernorm" (scale and bias) or "rmsnorm" (scale)."""
 

@@ -126,7 +126,7 @@ def test_flops_of_matmul_dominated_models_are_within_five_percent_of_xla(family,
   if remat == "none":
     logits = lambda params, tokens_BT: model.apply({"params": params}, tokens_BT).logits
     xla = jax.jit(logits).lower(params, tokens_BT).compile().cost_analysis()
-    assert counts.forward_flops_per_token(config, t) * t == pytest.approx(xla["flops"], rel=0.05)
+    assert flops(logits, params, tokens_BT) == pytest.approx(xla["flops"], rel=0.05)
 
 
 def test_flops_grow_with_every_repeat_of_the_scan():
@@ -161,7 +161,6 @@ def test_parameters_and_state_bytes_are_those_of_real_arrays(name):
   model = build(config)
   params = init_params(model, jax.random.key(0))
   assert counts.parameters(config) == sum(leaf.size for leaf in jax.tree.leaves(params))
-  assert sum(counts.parameter_table(config).values()) == counts.parameters(config)
   for context, dtype in ((16, "float32"), (48, "bfloat16")):
     memory = context if name == "translation" else 0
     state = model.initial_state(1, context, memory, jnp.dtype(dtype))

@@ -17,27 +17,9 @@ from llm_jax.models.build import abstract_params, build
 
 def parameters(model_config) -> int:
   """How many numbers the model learns; a tied head counts once."""
-  return sum(parameter_table(model_config, depth=1).values())
-
-
-def parameter_table(model_config, depth: int = 3) -> dict[str, int]:
-  """Parameters by the first `depth` parts of their path, such as "stack/0/1_mlp"."""
-  table: dict[str, int] = {}
-  leaves, _ = jax.tree.flatten_with_path(abstract_params(build(model_config)))
-  for path, leaf in leaves:
-    prefix = "/".join(str(part.key) for part in path[:depth])
-    table[prefix] = table.get(prefix, 0) + math.prod(leaf.shape)
-  return table
-
-
-def forward_flops_per_token(model_config, seq_len: int) -> float:
-  """FLOPs of the logits of one sequence, divided by its tokens.
-
-  An encoder-decoder reads a source as long as its target, and its target tokens are counted.
-  """
-  model = build(model_config)
-  params, tokens_BT, key = _abstract_inputs(model, seq_len)
-  return flops(lambda *a: _forward(model, *a, train=False), params, tokens_BT, key) / seq_len
+  return sum(
+    math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(build(model_config)))
+  )
 
 
 def training_flops_per_token(model_config, seq_len: int) -> float:
@@ -49,7 +31,7 @@ def training_flops_per_token(model_config, seq_len: int) -> float:
   model = build(model_config)
 
   def loss(params, tokens_BT, key):
-    logits_BTV = _forward(model, params, tokens_BT, key, train=True)
+    logits_BTV = _logits(model, params, tokens_BT, key)
     log_probs_BTV = jax.nn.log_softmax(logits_BTV)
     return -jnp.mean(jnp.take_along_axis(log_probs_BTV, tokens_BT[..., None], axis=-1))
 
@@ -76,10 +58,10 @@ def _abstract_inputs(model, seq_len: int):
   return abstract_params(model), tokens_BT, jax.eval_shape(lambda: jax.random.key(0))
 
 
-def _forward(model, params, tokens_BT, key, train: bool):
-  """Logits, whatever the kind of model."""
+def _logits(model, params, tokens_BT, key):
+  """Logits in training, whatever the kind of model."""
   inputs = (tokens_BT, tokens_BT) if model.spec.kind == "encoder_decoder" else (tokens_BT,)
   output, _ = model.apply(
-    {"params": params}, *inputs, train=train, rngs={"dropout": key}, mutable=["losses"]
+    {"params": params}, *inputs, train=True, rngs={"dropout": key}, mutable=["losses"]
   )
   return output.logits

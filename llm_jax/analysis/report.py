@@ -8,6 +8,7 @@ import jinja2
 from llm_jax.analysis import prose
 from llm_jax.analysis.results import Architecture, Results, gather, write_csv
 from llm_jax.analysis.words import listed, plain, plural, sentence, size
+from llm_jax.training.workdir import write_text
 
 DASH = "\u2013"  # stands in a table for what was not measured
 COLUMNS = (
@@ -39,7 +40,7 @@ def write(folder: str | Path) -> Path:
   results = gather(folder)
   write_csv(results, results.folder / "results.csv")
   target = results.folder / "report.html"
-  target.write_text(render(results), encoding="utf-8")
+  write_text(target, render(results))
   return target
 
 

@@ -6,6 +6,7 @@ running, or of which half failed, shows what there is.
 
 import csv
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from pathlib import Path
 from llm_jax.analysis import statistics
 from llm_jax.errors import UserError
 from llm_jax.training import metrics
+from llm_jax.training.workdir import write_text
 
 AXES = ("step", "tokens", "flops", "seconds")
 SPEEDS = (
@@ -164,10 +166,11 @@ def write_csv(results: Results, path: Path) -> None:
   """One row an architecture, in the report's order; an empty cell is what was not measured."""
   contexts = sorted({row["context"] for a in results.architectures.values() for row in a.speed})
   rows = [_row(results, a, contexts) for a in results.architectures.values()]
-  with path.open("w", newline="", encoding="utf-8") as file:
-    writer = csv.DictWriter(file, list(rows[0]) if rows else ["architecture"])
-    writer.writeheader()
-    writer.writerows(rows)
+  text = io.StringIO()
+  writer = csv.DictWriter(text, list(rows[0]) if rows else ["architecture"], lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(rows)
+  write_text(path, text.getvalue())
 
 
 def _row(results: Results, a: Architecture, contexts: list[int]) -> dict:

@@ -33,7 +33,6 @@ def measure(
   model_config,
   contexts=(128, 512, 2048, 8192),
   dtype: str = "float32",
-  batch: int = 1,
   tokens: int = 64,
 ) -> dict:
   """Measures prefill and decoding on random parameters, which cost what trained ones do.
@@ -47,14 +46,12 @@ def measure(
     model_config: the `model` part of a decoder's config, its vocab_size set.
     contexts: tokens before the first that is decoded.
     dtype: compute type, and that of caches.
-    batch: rows.
     tokens: decoded behind each context, in one call.
 
   Returns:
     "contexts": a dict for each, with "context", "prefill_tokens_per_second" and
-    "decode_tokens_per_second" (medians, all rows together), "state_bytes" (of a real state, one
-    row of exactly that many tokens) and "state_bytes_analytic" (what `counts` says of it); "batch"
-    and "dtype".
+    "decode_tokens_per_second" (medians, of one row), "state_bytes" (of a real state of exactly that
+    many tokens) and "state_bytes_analytic" (what `counts` says of it).
   """
   model_config = copy.deepcopy(model_config)
   if model_config["positions"] == "learned":
@@ -64,7 +61,7 @@ def measure(
   params = jax.tree.map(
     lambda leaf: jnp.asarray(0.02 * draw(leaf.shape, np.float32)), abstract_params(model)
   )
-  trials = [_Trial(model, params, context, batch, tokens) for context in contexts]
+  trials = [_Trial(model, params, context, tokens) for context in contexts]
   with ThreadPoolExecutor(2) as pool:  # a program compiles on one core, mostly
     list(pool.map(_Trial.compile, trials))
   rows = []
@@ -74,22 +71,22 @@ def measure(
     rows.append(
       {
         "context": trial.context,
-        "prefill_tokens_per_second": batch * trial.context / prefill_seconds,
-        "decode_tokens_per_second": batch * tokens / decode_seconds,
+        "prefill_tokens_per_second": trial.context / prefill_seconds,
+        "decode_tokens_per_second": tokens / decode_seconds,
         "state_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
         "state_bytes_analytic": state_bytes(model_config, trial.context, dtype),
       }
     )
-  return {"contexts": rows, "batch": batch, "dtype": model.dtype}
+  return {"contexts": rows}
 
 
 class _Trial:
   """Prefill and decoding of random tokens at one context."""
 
-  def __init__(self, model, params, context: int, batch: int, tokens: int):
+  def __init__(self, model, params, context: int, tokens: int):
     self.context, self.tokens = context, tokens
     self._model, self._params, self._blocks = model, params, unstacked(model, params)
-    prompts = np.random.default_rng(0).integers(0, model.spec.vocab_size, (batch, context))
+    prompts = np.random.default_rng(0).integers(0, model.spec.vocab_size, (1, context))
     self._tokens_BT, self._segments_BT = padded(prompts)
 
   def compile(self) -> None:

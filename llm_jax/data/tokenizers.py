@@ -12,11 +12,12 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from llm_jax.data import cache, corpora
+from llm_jax.data.corpora import END_OF_TEXT
 from llm_jax.errors import UserError, unknown
 
 logger = logging.getLogger(__name__)
 
-END = "<|endoftext|>"
+END = END_OF_TEXT
 # What closes a document in the tokenizers of published checkpoints, the likeliest first.
 KNOWN_ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")
 UNKNOWN_CHARACTER = "\ufffd"

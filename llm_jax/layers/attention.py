@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from llm_jax.errors import unknown
-from llm_jax.modules import RESIDUAL_SCALE, Norm, Projection
+from llm_jax.modules import Norm, Projection, heads_to_stream
 from llm_jax.ops.attention import Tokens, attention
 from llm_jax.ops.positions import alibi_slopes, relative_bias, rotate, table_bias
 
@@ -58,15 +58,7 @@ class Attention(nn.Module):
       y_BTHK = self._attend(q_BTHK, k_BGTK, v_BGTK, queries, queries, context, self._form(context))
     else:
       y_BTHK, state = self._attend_cached(q_BTHK, k_BGTK, v_BGTK, queries, context, state)
-    out = Projection(
-      (x_BTD.shape[-1],),
-      axes=("heads", None, "embed"),
-      inputs=2,
-      use_bias=self.use_bias,
-      scale=RESIDUAL_SCALE / context.num_blocks,
-      name="out",
-    )
-    return out(y_BTHK), state
+    return heads_to_stream(y_BTHK, x_BTD.shape[-1], context, self.use_bias), state
 
   @nn.nowrap
   def initial_state(self, batch, max_length, memory_length, d_model, dtype):

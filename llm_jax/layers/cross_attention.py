@@ -6,7 +6,7 @@ Legend: B batch, T position, S memory position, D model, H heads, G key/value he
 import flax.linen as nn
 import jax.numpy as jnp
 
-from llm_jax.modules import RESIDUAL_SCALE, Projection
+from llm_jax.modules import Projection, heads_to_stream
 from llm_jax.ops.attention import Tokens, attention
 
 
@@ -65,15 +65,7 @@ class CrossAttention(nn.Module):
       causal=False,
       implementation=self.implementation,
     )
-    out = Projection(
-      (d_model,),
-      axes=("heads", None, "embed"),
-      inputs=2,
-      use_bias=self.use_bias,
-      scale=RESIDUAL_SCALE / context.num_blocks,
-      name="out",
-    )
-    return out(y_BTHK), state
+    return heads_to_stream(y_BTHK, d_model, context, self.use_bias), state
 
   @nn.nowrap
   def initial_state(self, batch, max_length, memory_length, d_model, dtype):

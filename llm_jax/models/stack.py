@@ -6,6 +6,8 @@ over the repeats, and threads each layer's state through.
 Legend: B batch, T position, D model.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -41,7 +43,7 @@ class Block(nn.Module):
     first = labels[0].split("_")[0]
     one_norm = len(names) == 1 or self.spec.group_norm
     inner_BTD = self._norm(f"{first}_norm", x_BTD) if before and one_norm else x_BTD
-    total_BTD, new = jnp.zeros_like(x_BTD), {}
+    outputs, new = [], {}
     for label, name in zip(labels, names, strict=True):
       if before and not one_norm:
         inner_BTD = self._norm(f"{label.split('_')[0]}_norm", x_BTD)
@@ -49,7 +51,8 @@ class Block(nn.Module):
       state = None if states is None else states[label]
       y_BTD, new[label], *makes = layer(inner_BTD, context.replace(shared=shared), state)
       shared = {**shared, **makes[0]} if makes else shared
-      total_BTD = y_BTD if len(names) == 1 else total_BTD + y_BTD
+      outputs.append(y_BTD)
+    total_BTD = functools.reduce(jnp.add, outputs)
     if self.spec.norm_placement == "sandwich":
       total_BTD = self._norm(f"{first}_post_norm", total_BTD)
     drop = nn.Dropout(self.spec.dropout_rate, deterministic=not context.train)
@@ -147,11 +150,9 @@ class Stack(nn.Module):
     return shared
 
   def _position_table(self):
-    """T5's relative position biases, one table a stack, as wide as its first layer with heads."""
-    names = [name for pattern, _ in self.stages for name in branches(pattern)]
-    heads = next(
-      layer.num_heads for layer in map(self.spec.layer, names) if hasattr(layer, "num_heads")
-    )
+    """T5's relative position biases, one table a stack; its layers with heads have equally many."""
+    fields = self.spec.layers.values()
+    heads = next(layer["num_heads"] for layer in fields if "num_heads" in layer)
     init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "heads"))
     return self.param("position_bias", init, (self.spec.position_buckets, heads), jnp.float32)
 
