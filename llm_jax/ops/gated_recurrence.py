@@ -1,9 +1,8 @@
-"""LSTM and GRU over a sequence whose input gates are already computed.
+"""LSTM, GRU and Elman's network over a sequence whose inputs are already projected.
 
 The recurrence is not linear, so every form walks the sequence; they differ in the backward pass.
 
-Legend: B batch, T position, G gates, H hidden,
-F = G H.
+Legend: B batch, T position, G gates, H hidden, I = H of the step before, F = G H.
 """
 
 from collections.abc import Callable
@@ -30,6 +29,11 @@ def _gru_cell(inputs_BGH, product_BGH, state):
   z_BH = jax.nn.sigmoid(inputs_BGH[:, 1] + product_BGH[:, 1])
   n_BH = jnp.tanh(inputs_BGH[:, 2] + r_BH * product_BGH[:, 2])
   return ((1 - z_BH) * n_BH + z_BH * h_BH,)
+
+
+def _elman_cell(inputs_BGH, product_BGH, state):
+  """(h,) after one step, its only gate."""
+  return (jnp.tanh(inputs_BGH + product_BGH)[:, 0],)
 
 
 def _product(h_BH, recurrent_HF, bias_GH):
@@ -200,3 +204,31 @@ def gru(
   return _run(
     _gru_cell, inputs_BTGH, recurrent_HGH, bias_GH, state, starts_BT, real_BT, implementation
   )
+
+
+def elman(
+  inputs_BTH: jax.Array,
+  recurrent_IH: jax.Array,
+  bias_H: jax.Array,
+  state: tuple[jax.Array],
+  starts_BT: jax.Array | None = None,
+  real_BT: jax.Array | None = None,
+  *,
+  implementation: str = "auto",
+) -> tuple[jax.Array, tuple[jax.Array]]:
+  """h_t = tanh(inputs_t + h_{t-1} W + bias).
+
+  Args:
+    inputs_BTH: the projected inputs.
+    recurrent_IH: W, cast to the inputs' dtype.
+    bias_H: float32.
+    state: (h_BH,) before the first step, float32.
+    starts_BT, real_BT, implementation: as in `lstm`.
+
+  Returns:
+    h_BTH in the inputs' dtype, and (h_BH,) after the last step, float32.
+
+  Source: Elman 1990, doi:10.1207/s15516709cog1402_1; in formulas: torch.nn.RNN.
+  """
+  arrays = inputs_BTH[:, :, None], recurrent_IH[:, None], bias_H[None]
+  return _run(_elman_cell, *arrays, state, starts_BT, real_BT, implementation)
