@@ -17,7 +17,7 @@ def get_config(mode=""):
     norm="rmsnorm",
     tie_embeddings=False,
     layers={
-      "attention": {"num_heads": 4, "positions": "rope", "use_bias": False},
+      "attention": {"num_heads": 4, "positions": "rope", "use_bias": False, "out_bias": False},
       "mlp": {"activation": "swiglu", "use_bias": False},
     },
   )

@@ -6,6 +6,7 @@ here are the public command line: `--config.optimizer.learning_rate=3e-4` works 
 
 import importlib.util
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from absl import flags
@@ -68,15 +69,20 @@ def base() -> ConfigDict:
   )
 
 
-def with_mode(config: ConfigDict, mode: str) -> ConfigDict:
-  """The config of `--config=experiments/x.py:mode`: "" as it stands, or "tiny".
+def with_mode(config: ConfigDict, mode: str, sizes: Collection[str] = ()) -> ConfigDict:
+  """The config of `--config=experiments/x.py:mode`: "" or a published size as it stands, or "tiny".
 
   The tiny mode trains a model of width 32 for two steps in seconds: what a test runs.
+
+  Args:
+    config: what the experiment made of the mode.
+    mode: as given.
+    sizes: names of the experiment's published sizes, which it has put into the config itself.
   """
-  if mode == "":
+  if mode == "" or mode in sizes:
     return config
   if mode != "tiny":
-    raise unknown("mode of an experiment", mode, ("tiny",))
+    raise unknown("mode of an experiment", mode, ("tiny", *sizes))
   config.steps, config.batch_size, config.seq_len = 2, 8, 16
   if "model" in config:  # a comparison has none of its own
     config.model.d_model, config.model.repeats = 32, 1

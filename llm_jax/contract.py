@@ -28,6 +28,7 @@ class Context:
     memory_BSD: what cross-attention reads, or None once a state holds its projections.
     memory_segments_BS: 0 at the memory's padding.
     position_bias: the stack's table of T5 relative position biases (buckets, heads), or None.
+    position_max_distance: where that table's last bucket begins.
     shared: values made by one layer and read by later ones; a layer that makes some returns a
       dict of them as its third value, and declares their zeros in `initial_shared`.
     depth: index of the pattern's repeat this layer is in, traced under the stack's scan.
@@ -45,6 +46,7 @@ class Context:
   shared: dict = struct.field(default_factory=dict)
   depth: jax.Array | int = 0
   num_blocks: int = struct.field(pytree_node=False, default=1)
+  position_max_distance: int = struct.field(pytree_node=False, default=128)
   causal: bool = struct.field(pytree_node=False, default=True)
   train: bool = struct.field(pytree_node=False, default=False)
 

@@ -15,6 +15,8 @@ from llm_jax.ops.norm import layer_norm, rms_norm
 # per byte after 100 steps, at 0.025 at 2.63.
 RESIDUAL_SCALE = 0.025
 
+NORMS = ("layernorm", "rmsnorm", "rmsnorm_plus_one")
+
 
 class Projection(nn.Module):
   """An affine map of the last `inputs` axes, through `ops/linear`.
@@ -69,7 +71,8 @@ def heads_to_stream(y_BTHK, d_model: int, context, use_bias: bool):
 
 
 class Norm(nn.Module):
-  """A norm chosen by name: "layernorm" (scale and bias) or "rmsnorm" (scale)."""
+  """A norm chosen by name: "layernorm" (scale and bias), "rmsnorm" (scale), or "rmsnorm_plus_one",
+  whose scale is stored minus one, so that weight decay pulls it to one."""
 
   kind: str = "layernorm"
   epsilon: float = 1e-5
@@ -79,10 +82,12 @@ class Norm(nn.Module):
   def __call__(self, x):
     axes, shape = (self.axis,), x.shape[-1:]
     ones = nn.with_logical_partitioning(nn.initializers.ones, axes)
+    zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes)
+    if self.kind not in NORMS:
+      raise unknown("norm", self.kind, NORMS)
+    if self.kind == "rmsnorm_plus_one":
+      return rms_norm(x, 1 + self.param("scale", zeros, shape, jnp.float32), self.epsilon)
     scale = self.param("scale", ones, shape, jnp.float32)
     if self.kind == "rmsnorm":
       return rms_norm(x, scale, self.epsilon)
-    if self.kind == "layernorm":
-      zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes)
-      return layer_norm(x, scale, self.param("bias", zeros, shape, jnp.float32), self.epsilon)
-    raise unknown("norm", self.kind, ("layernorm", "rmsnorm"))
+    return layer_norm(x, scale, self.param("bias", zeros, shape, jnp.float32), self.epsilon)

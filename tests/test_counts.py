@@ -102,7 +102,7 @@ GPT2 = {
 LLAMA = {
   "norm": "rmsnorm",
   "layers": {
-    "attention": {"num_heads": 4, "positions": "rope", "use_bias": False},
+    "attention": {"num_heads": 4, "positions": "rope", "use_bias": False, "out_bias": False},
     "mlp": {"activation": "swiglu", "use_bias": False},
   },
 }

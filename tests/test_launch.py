@@ -60,7 +60,7 @@ def trained(tmp_path_factory):
     (["train", GPT2, "--config.model.layers.attention.num_heads=5"], "not divisible by"),
     (["train", GPT2, "--config.model.norm=batchnorm"], "Unknown model.norm 'batchnorm'"),
     (["train", GPT2, "--config.model.kind=encoder"], "suits a decoder"),
-    (["train", GPT2, "--config.model.head=none"], "with a language model head"),
+    (["train", GPT2, "--config.model.heads=()"], "in model.heads"),
     (["train", GPT2, "--config.data.mixture=('a.txt','b.txt')"], "((path, weight), ...)"),
     (["train", GPT2, "--num-processes=2"], "belong together"),
     (["train", GPT2, "--config.dtype=float16"], "Unknown dtype 'float16'"),

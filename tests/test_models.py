@@ -16,7 +16,7 @@ import pytest
 from llm_jax.contract import document_positions
 from llm_jax.errors import UserError
 from llm_jax.models import build, spec
-from llm_jax.models.embedding import LanguageModelHead
+from llm_jax.models.heads import VocabularyHead
 from llm_jax.models.spec import model_config
 
 B, T, V = 2, 12, 50
@@ -48,7 +48,9 @@ def default_logits():
 STATEFUL = [
   {"positions": "sinusoidal"},
   {"positions": "t5"},
+  {"positions": "t5", "position_buckets": 4, "position_max_distance": 6},
   {"positions": "learned", "max_length": 16},
+  {"positions": "learned", "max_length": 16, "position_offset": 2},
   {"norm_placement": "sandwich"},
   {"pattern": (("attention", "mlp"),)},
   {"stages": ((("attention",), 1), (("mlp", "attention"), 2))},
@@ -62,6 +64,17 @@ STATEFUL = [
   [
     *STATEFUL,
     {"norm": "rmsnorm"},
+    {"norm": "rmsnorm_plus_one"},
+    {"positions": "sinusoidal_halves"},
+    {"token_types": 2},
+    {"head_bias": True},
+    {"logit_scale": 0.5},
+    {"heads": ("masked_lm",)},
+    {"layers": {"attention": {"positions": "rope", "rope_fraction": 0.5}}},
+    {"layers": {"attention": {"positions": "rope", "rope_scaling": ("linear", 4.0)}}},
+    {"layers": {"attention": {"positions": "rope", "rope_scaling": ("llama3", 8.0, 1.0, 4.0, 8)}}},
+    {"layers": {"attention": {"positions": "rope", "out_bias": False}}},
+    {"layers": {"attention": {"positions": "rope", "query_scale": 1.0}}},
     {"norm_placement": "post"},
     {"final_norm": False},
     {"embedding_norm": True},
@@ -241,6 +254,8 @@ def test_shared_values_travel_through_the_scan(monkeypatch):
     ({"layers": {"attention": {"num_heads": 0}}}, "num_heads of at least 1"),
     ({"positions": "t5", "pattern": ("mlp",)}, "no layer with heads"),
     ({"repeats": 0}, "one layer and one repeat"),
+    ({"heads": ("language_modl",)}, "Did you mean 'language_model'"),
+    ({"heads": ("language_model", "masked_lm")}, "one of them"),
   ],
   ids=str,
 )
@@ -252,8 +267,8 @@ def test_a_wrong_model_is_refused_by_name(options, message):
 def test_logits_are_float32_whatever_the_compute_type_and_the_head():
   x_BTD = jax.random.normal(jax.random.key(0), (B, T, 32)).astype(jnp.bfloat16)
   table_VD = jax.random.normal(jax.random.key(1), (V, 32))
-  tied = LanguageModelHead(spec.Spec(d_model=32, vocab_size=V))
-  untied = LanguageModelHead(spec.Spec(d_model=32, vocab_size=V, tie_embeddings=False))
+  tied = VocabularyHead(spec.Spec(d_model=32, vocab_size=V))
+  untied = VocabularyHead(spec.Spec(d_model=32, vocab_size=V, tie_embeddings=False))
   of_tied = tied.apply({}, x_BTD, table_VD)
   of_untied = untied.apply({"params": {"out": {"kernel": table_VD.T}}}, x_BTD, table_VD)
   assert of_tied.dtype == jnp.float32
@@ -279,3 +294,24 @@ def test_model_config_fills_in_every_field_for_the_command_line():
   config = model_config(pattern=("mlp",))
   assert set(config) == {field.name for field in dataclasses.fields(spec.Spec)}
   assert set(config.layers.mlp) == set(spec.layer_fields("mlp"))
+
+
+def test_every_head_is_in_the_output_and_the_pooler_reads_the_first_real_token():
+  options = {"kind": "encoder", "heads": ("masked_lm", "next_sentence", "pooler")}
+  _, params, apply = made(**DEFAULT | options)
+  output = apply({"params": params}, TOKENS)
+  np.testing.assert_array_equal(output.logits, output.heads["masked_lm"])
+  assert output.heads["next_sentence"].shape == (B, 2)
+  left = ((0, 0), (3, 0))
+  padded, segments = np.pad(TOKENS, left), np.pad(np.ones_like(TOKENS), left)
+  after = apply({"params": params}, padded, segments=segments)
+  np.testing.assert_allclose(after.heads["pooler"], output.heads["pooler"], atol=1e-5)
+
+
+def test_token_types_are_added_and_refused_where_there_is_no_table():
+  _, params, apply = made(token_types=2, **DEFAULT)
+  given = apply({"params": params}, TOKENS, token_types=jnp.ones_like(TOKENS)).logits
+  assert float(jnp.abs(given - apply({"params": params}, TOKENS).logits).max()) > 1e-3
+  _, params, apply = made(**DEFAULT)
+  with pytest.raises(UserError, match="token_types"):
+    apply({"params": params}, TOKENS, token_types=jnp.zeros_like(TOKENS))

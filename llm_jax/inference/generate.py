@@ -189,10 +189,10 @@ def _chunks(model, params, rows, options: Options, chunk: int) -> Iterator[list[
 
 def _check(model, rows, options: Options) -> None:
   spec = model.spec
-  if spec.kind != "decoder" or spec.head != "language_model":
+  if spec.kind != "decoder" or "language_model" not in spec.heads:
     raise UserError(
       "generate needs a decoder with a language model head, found "
-      f"model.kind={spec.kind!r} with model.head={spec.head!r}."
+      f"model.kind={spec.kind!r} with model.heads={spec.heads}."
     )
   if not rows:
     raise UserError("prompts is empty: give at least one prompt.")

@@ -11,7 +11,6 @@ from llm_jax.modules import Norm, Projection, heads_to_stream
 from llm_jax.ops.attention import Tokens, attention
 from llm_jax.ops.positions import alibi_slopes, relative_bias, rotate, table_bias
 
-_T5_MAX_DISTANCE = 128  # of every published T5
 _POSITIONS = ("none", "rope", "alibi")
 
 
@@ -27,9 +26,15 @@ class Attention(nn.Module):
     head_dim: 0 is d_model / num_heads.
     positions: "none" (or the model's own), "rope" or "alibi".
     rope_base: wavelength base of "rope".
+    rope_fraction: share of each head that turns.
+    rope_scaling: (), ("linear", factor), or ("llama3", factor, low, high, length), as in
+      `ops/positions`.
     window: tokens see positions less than this far away; 0 is no limit.
-    use_bias: whether the projections have biases.
+    use_bias: whether queries, keys and values have biases.
+    out_bias: whether the output has one.
     qk_norm: RMS norm of queries and keys, per head, before rotation.
+    norm_epsilon: of that norm.
+    query_scale: factor of the queries; 0 is 1 / sqrt(head_dim).
     soft_cap: scores become cap * tanh(score / cap); 0 is none.
     implementation: form of `ops/attention`.
 
@@ -43,9 +48,14 @@ class Attention(nn.Module):
   head_dim: int = 0
   positions: str = "none"
   rope_base: float = 10_000.0
+  rope_fraction: float = 1.0
+  rope_scaling: tuple = ()
   window: int = 0
   use_bias: bool = True
+  out_bias: bool = True
   qk_norm: bool = False
+  norm_epsilon: float = 1e-6
+  query_scale: float = 0.0
   soft_cap: float = 0.0
   implementation: str = "auto"
 
@@ -58,7 +68,7 @@ class Attention(nn.Module):
       y_BTHK = self._attend(q_BTHK, k_BGTK, v_BGTK, queries, queries, context, self._form(context))
     else:
       y_BTHK, state = self._attend_cached(q_BTHK, k_BGTK, v_BGTK, queries, context, state)
-    return heads_to_stream(y_BTHK, x_BTD.shape[-1], context, self.use_bias), state
+    return heads_to_stream(y_BTHK, x_BTD.shape[-1], context, self.out_bias), state
 
   @nn.nowrap
   def initial_state(self, batch, max_length, memory_length, d_model, dtype):
@@ -84,11 +94,11 @@ class Attention(nn.Module):
 
     q_BTHK, k_BTGK = project("q", self.num_heads, "heads"), project("k", kv_heads, "kv")
     if self.qk_norm:
-      q_BTHK = Norm("rmsnorm", 1e-6, axis=None, name="q_norm")(q_BTHK)
-      k_BTGK = Norm("rmsnorm", 1e-6, axis=None, name="k_norm")(k_BTGK)
+      q_BTHK = Norm("rmsnorm", self.norm_epsilon, axis=None, name="q_norm")(q_BTHK)
+      k_BTGK = Norm("rmsnorm", self.norm_epsilon, axis=None, name="k_norm")(k_BTGK)
     if self.positions == "rope":
-      q_BTHK = rotate(q_BTHK, context.positions_BT, self.rope_base)
-      k_BTGK = rotate(k_BTGK, context.positions_BT, self.rope_base)
+      how = (context.positions_BT, self.rope_base, self.rope_fraction, self.rope_scaling)
+      q_BTHK, k_BTGK = rotate(q_BTHK, *how), rotate(k_BTGK, *how)
     elif self.positions not in _POSITIONS:
       raise unknown("positions of attention", self.positions, _POSITIONS)
     return q_BTHK, k_BTGK, project("v", kv_heads, "kv")
@@ -105,8 +115,8 @@ class Attention(nn.Module):
       slopes_H = jnp.asarray(alibi_slopes(self.num_heads))
       bias = lambda relative_BTS: relative_bias(slopes_H, relative_BTS)
     elif context.position_bias is not None:
-      table_NH = context.position_bias
-      bias = lambda r_BTS: table_bias(table_NH, r_BTS, _T5_MAX_DISTANCE, not context.causal)
+      table_NH, far = context.position_bias, context.position_max_distance
+      bias = lambda r_BTS: table_bias(table_NH, r_BTS, far, not context.causal)
     return attention(
       q_BTHK,
       k_BGSK,
@@ -117,6 +127,7 @@ class Attention(nn.Module):
       window=self.window,
       bias=bias,
       soft_cap=self.soft_cap,
+      scale=self.query_scale or None,
       implementation=form,
     )
 

@@ -21,6 +21,7 @@ class CrossAttention(nn.Module):
     num_kv_heads: key and value heads; 0 is num_heads.
     head_dim: 0 is d_model / num_heads.
     use_bias: whether the projections have biases.
+    query_scale: factor of the queries; 0 is 1 / sqrt(head_dim).
     implementation: form of `ops/attention`.
 
   Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3.
@@ -30,6 +31,7 @@ class CrossAttention(nn.Module):
   num_kv_heads: int = 0
   head_dim: int = 0
   use_bias: bool = True
+  query_scale: float = 0.0
   implementation: str = "auto"
 
   @nn.compact
@@ -63,6 +65,7 @@ class CrossAttention(nn.Module):
       Tokens(queries, queries),
       Tokens(keys, keys),
       causal=False,
+      scale=self.query_scale or None,
       implementation=self.implementation,
     )
     return heads_to_stream(y_BTHK, d_model, context, self.use_bias), state

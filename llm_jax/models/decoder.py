@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from llm_jax.contract import Context
-from llm_jax.models.embedding import Embedding, LanguageModelHead
+from llm_jax.models.embedding import Embedding
+from llm_jax.models.heads import Heads
 from llm_jax.models.output import Output, State, positions_of
 from llm_jax.models.spec import Spec
 from llm_jax.models.stack import Stack
@@ -27,14 +28,18 @@ class Decoder(nn.Module):
   def setup(self):
     self.embed = Embedding(self.spec)
     self.stack = Stack(self.spec, self.spec.decoder_stages)
-    self.head = LanguageModelHead(self.spec)
+    self.heads = Heads(self.spec)
+    nn.share_scope(self, self.heads)
 
-  def __call__(self, tokens_BT, segments=None, prefix=None, state=None, train=False) -> Output:
+  def __call__(
+    self, tokens_BT, segments=None, token_types=None, prefix=None, state=None, train=False
+  ) -> Output:
     """Logits of every position.
 
     Args:
       tokens_BT: int32 ids.
       segments: (B, T) int32, 0 at padding, equal numbers for one document; None: all real.
+      token_types: (B, T) int32, for a model that has a table of them; None: zeros.
       prefix: (B, T) bool, tokens that see each other both ways, or None.
       state: None to train on whole rows; else the State these tokens continue, one document a row.
       train: whether dropout applies.
@@ -42,11 +47,11 @@ class Decoder(nn.Module):
     segments_BT = jnp.ones_like(tokens_BT) if segments is None else segments
     positions_BT = positions_of(segments_BT, state)
     context = Context(positions_BT, segments_BT, prefix_BT=prefix, train=train)
-    x_BTD = self.embed(tokens_BT, positions_BT, self.dtype, train)
+    x_BTD = self.embed(tokens_BT, positions_BT, self.dtype, train, token_types)
     x_BTD, layers = self.stack(x_BTD, context, None if state is None else state.layers)
-    logits = self.head(x_BTD, self.embed.tokens) if self.spec.head != "none" else None
+    logits, heads = self.heads(x_BTD, segments_BT, self.embed.tokens)
     state = None if state is None else state.advance(layers, segments_BT)
-    return Output(logits, x_BTD, state, {} if logits is None else {self.spec.head: logits})
+    return Output(logits, x_BTD, state, heads)
 
   @nn.nowrap
   def initial_state(self, batch, max_length, memory_length=0, dtype=jnp.float32) -> State:

@@ -1,4 +1,4 @@
-"""Token embeddings with what the model adds to them, and the head that reads the stream.
+"""Token embeddings, with what the model adds to them.
 
 Legend: B batch, T position, D model, V vocabulary.
 """
@@ -8,59 +8,66 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
+from llm_jax.errors import UserError
 from llm_jax.models.spec import Spec
-from llm_jax.modules import Norm, Projection
-from llm_jax.ops.linear import linear
+from llm_jax.modules import Norm
 from llm_jax.ops.positions import sinusoids
 
 
 class Embedding(nn.Module):
-  """Tokens plus learned or sinusoidal positions, scaled and normalised as the spec says."""
+  """Tokens plus learned or sinusoidal positions and types, scaled and normalised as the spec says.
+
+  Attributes:
+    spec: the hyperparameters.
+    has_table: whether it holds the table of tokens, `tokens`, or is given one.
+  """
 
   spec: Spec
+  has_table: bool = True
 
   def setup(self):
-    spec = self.spec
+    spec, width = self.spec, self.spec.d_model
     # Rows of length one: tied logits begin with variance one, and layers do not drown the tokens.
-    init = nn.initializers.normal(spec.d_model**-0.5)
-    table = nn.with_logical_partitioning(init, ("vocab", "embed"))
-    self.tokens = self.param("tokens", table, (spec.vocab_size, spec.d_model))
+    if self.has_table:
+      self.tokens = self._table("tokens", ("vocab", "embed"), spec.vocab_size, width**-0.5)
     if spec.positions == "learned":
-      places = nn.initializers.normal(0.1 * spec.d_model**-0.5)
-      places = nn.with_logical_partitioning(places, (None, "embed"))
-      self.positions = self.param("positions", places, (spec.max_length, spec.d_model))
+      rows = spec.max_length + spec.position_offset
+      self.positions = self._table("positions", (None, "embed"), rows, 0.1 * width**-0.5)
+    if spec.token_types:
+      self.types = self._table("token_types", (None, "embed"), spec.token_types, 0.1 * width**-0.5)
     if spec.embedding_norm:
       self.norm = Norm(spec.norm, spec.norm_epsilon)
     self.dropout = nn.Dropout(spec.dropout_rate)
 
-  def __call__(self, tokens_BT, positions_BT, dtype, train):
+  def __call__(self, tokens_BT, positions_BT, dtype, train, token_types=None, table_VD=None):
+    """(B, T, D) in `dtype`.
+
+    Args:
+      tokens_BT: int32 ids.
+      positions_BT: of each token in its document; -1 at padding.
+      dtype: of the result.
+      train: whether dropout applies.
+      token_types: (B, T) int32, or None for zeros.
+      table_VD: of tokens, where the embedding holds none.
+    """
     spec, positions_BT = self.spec, jnp.maximum(positions_BT, 0)
-    x_BTD = self.tokens[tokens_BT].astype(dtype)
+    x_BTD = (self.tokens if self.has_table else table_VD)[tokens_BT].astype(dtype)
     if spec.embedding_scale:
       x_BTD = x_BTD * jnp.asarray(math.sqrt(spec.d_model), dtype)
     if spec.positions == "learned":
-      x_BTD = x_BTD + self.positions[positions_BT].astype(dtype)
-    elif spec.positions == "sinusoidal":
-      x_BTD = x_BTD + sinusoids(positions_BT, spec.d_model).astype(dtype)
+      x_BTD = x_BTD + self.positions[positions_BT + spec.position_offset].astype(dtype)
+    elif spec.positions.startswith("sinusoidal"):
+      halves = spec.positions == "sinusoidal_halves"
+      x_BTD = x_BTD + sinusoids(positions_BT, spec.d_model, halves).astype(dtype)
+    if spec.token_types:
+      types_BT = jnp.zeros_like(tokens_BT) if token_types is None else token_types
+      x_BTD = x_BTD + self.types[types_BT].astype(dtype)
+    elif token_types is not None:
+      raise UserError("token_types were given to a model without them (model.token_types is 0).")
     if spec.embedding_norm:
       x_BTD = self.norm(x_BTD)
     return self.dropout(x_BTD, deterministic=not train)
 
-
-class LanguageModelHead(nn.Module):
-  """Logits of every token, float32; the matrix is the embedding table when they are tied."""
-
-  spec: Spec
-
-  @nn.compact
-  def __call__(self, x_BTD, table_VD):
-    spec = self.spec
-    if spec.tie_embeddings:
-      logits_BTV = linear(x_BTD, table_VD.T, dtype="float32")
-    else:
-      axes = ("embed", "vocab")
-      project = Projection((spec.vocab_size,), axes, use_bias=False, dtype="float32", name="out")
-      logits_BTV = project(x_BTD)
-    if spec.logit_soft_cap:
-      logits_BTV = spec.logit_soft_cap * jnp.tanh(logits_BTV / spec.logit_soft_cap)
-    return logits_BTV
+  def _table(self, name, axes, rows, deviation):
+    init = nn.with_logical_partitioning(nn.initializers.normal(deviation), axes)
+    return self.param(name, init, (rows, self.spec.d_model))

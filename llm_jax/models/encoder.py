@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from llm_jax.contract import Context
-from llm_jax.models.embedding import Embedding, LanguageModelHead
+from llm_jax.models.embedding import Embedding
+from llm_jax.models.heads import Heads
 from llm_jax.models.output import Output, positions_of
 from llm_jax.models.spec import Spec
 from llm_jax.models.stack import Stack
@@ -27,14 +28,15 @@ class Encoder(nn.Module):
   def setup(self):
     self.embed = Embedding(self.spec)
     self.stack = Stack(self.spec, self.spec.decoder_stages)
-    self.head = LanguageModelHead(self.spec)
+    self.heads = Heads(self.spec)
+    nn.share_scope(self, self.heads)
 
-  def __call__(self, tokens_BT, segments=None, train=False) -> Output:
+  def __call__(self, tokens_BT, segments=None, token_types=None, train=False) -> Output:
     """Logits of every position; the arguments are the decoder's."""
     segments_BT = jnp.ones_like(tokens_BT) if segments is None else segments
     positions_BT = positions_of(segments_BT, None)
     context = Context(positions_BT, segments_BT, causal=False, train=train)
-    x_BTD = self.embed(tokens_BT, positions_BT, self.dtype, train)
+    x_BTD = self.embed(tokens_BT, positions_BT, self.dtype, train, token_types)
     x_BTD, _ = self.stack(x_BTD, context)
-    logits = self.head(x_BTD, self.embed.tokens) if self.spec.head != "none" else None
-    return Output(logits, x_BTD, None, {} if logits is None else {self.spec.head: logits})
+    logits, heads = self.heads(x_BTD, segments_BT, self.embed.tokens)
+    return Output(logits, x_BTD, None, heads)

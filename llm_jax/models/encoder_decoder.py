@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from llm_jax.contract import Context
-from llm_jax.models.embedding import Embedding, LanguageModelHead
+from llm_jax.models.embedding import Embedding
+from llm_jax.models.heads import Heads
 from llm_jax.models.output import Output, State, positions_of
 from llm_jax.models.spec import Spec
 from llm_jax.models.stack import Stack
@@ -16,7 +17,7 @@ from llm_jax.models.stack import Stack
 class EncoderDecoder(nn.Module):
   """Predicts each next target token from the source and the target tokens before it.
 
-  Source and target share one embedding. In training, tokens of equal segment number belong to
+  Source and target share one table of tokens. In training, tokens of equal segment number belong to
   one pair; with a state, a row holds one pair.
 
   Attributes:
@@ -29,9 +30,11 @@ class EncoderDecoder(nn.Module):
 
   def setup(self):
     self.embed = Embedding(self.spec)
+    self.source_embed = Embedding(self.spec, has_table=False)
     self.encoder = Stack(self.spec, self.spec.encoder_stages)
     self.stack = Stack(self.spec, self.spec.decoder_stages)
-    self.head = LanguageModelHead(self.spec)
+    self.heads = Heads(self.spec)
+    nn.share_scope(self, self.heads)
 
   def __call__(
     self,
@@ -53,7 +56,8 @@ class EncoderDecoder(nn.Module):
     segments_BS = jnp.ones_like(source_BS) if source_segments is None else source_segments
     positions_BS = positions_of(segments_BS, None)
     context = Context(positions_BS, segments_BS, causal=False, train=train)
-    x_BSD = self.embed(source_BS, positions_BS, self.dtype, train)
+    table_VD = self.embed.tokens
+    x_BSD = self.source_embed(source_BS, positions_BS, self.dtype, train, table_VD=table_VD)
     return self.encoder(x_BSD, context)[0]
 
   def decode(
@@ -92,8 +96,8 @@ class EncoderDecoder(nn.Module):
     x_BTD, layers = self.stack(x_BTD, context, None if state is None else state.layers)
     if state is not None:
       state = state.advance(layers, segments_BT).replace(memory_segments_BS=memory_segments)
-    logits = self.head(x_BTD, self.embed.tokens) if self.spec.head != "none" else None
-    return Output(logits, x_BTD, state, {} if logits is None else {self.spec.head: logits})
+    logits, heads = self.heads(x_BTD, segments_BT, self.embed.tokens)
+    return Output(logits, x_BTD, state, heads)
 
   @nn.nowrap
   def initial_state(self, batch, max_length, memory_length=0, dtype=jnp.float32) -> State:

@@ -10,16 +10,17 @@ from ml_collections import ConfigDict
 
 import llm_jax.layers
 from llm_jax.errors import UserError, unknown
+from llm_jax.modules import NORMS
 
 KINDS = ("decoder", "encoder", "encoder_decoder")
 _CHOICES = {
   "kind": KINDS,
-  "positions": ("none", "learned", "sinusoidal", "t5"),
-  "norm": ("layernorm", "rmsnorm"),
+  "positions": ("none", "learned", "sinusoidal", "sinusoidal_halves", "t5"),
+  "norm": NORMS,
   "norm_placement": ("pre", "post", "sandwich"),
-  "head": ("language_model", "none"),
   "remat": ("none", "full", "dots"),
 }
+HEADS = ("language_model", "masked_lm", "next_sentence", "pooler")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,20 +36,26 @@ class Spec:
     stages: ((pattern, repeats), ...) instead of the two, for depths that are no multiple.
     encoder_pattern, encoder_repeats: the encoder of an encoder-decoder.
     layers: hyperparameters of each layer name in the patterns; an entry with "type" is a variant.
-    positions: none, learned, sinusoidal (added to the embeddings) or t5 (a table of the stack).
-    max_length: rows of the learned positions.
-    norm, norm_epsilon: layernorm or rmsnorm.
+    positions: none, learned, sinusoidal, sinusoidal_halves (added to the embeddings) or t5 (a table
+      of the stack).
+    max_length: how many learned positions there are, and a record of what a model was trained on.
+    position_offset: rows of the learned positions before that of position 0.
+    position_buckets, position_max_distance: rows of the t5 table, and where its last one begins.
+    token_types: rows of a table added to the embeddings by `token_types`; 0 is none.
+    norm, norm_epsilon: layernorm, rmsnorm or rmsnorm_plus_one.
     norm_placement: pre, post or sandwich (before and after each layer).
     group_norm: one norm for a group of parallel branches; False: one a branch.
     final_norm: a norm after the stack.
     embedding_norm: a norm after the embedding.
     embedding_scale: multiply embeddings by sqrt(d_model).
-    tie_embeddings: the head's matrix is the embedding table.
-    head: language_model or none.
+    heads: language_model, masked_lm, next_sentence, pooler; the first makes `Output.logits`.
+    tie_embeddings: the vocabulary head's matrix is the embedding table.
+    head_bias: the vocabulary head adds a bias.
+    logit_scale: factor of the logits.
     logit_soft_cap: logits become cap * tanh(logit / cap); 0 is none.
+    decoder_start_id: with what the target of an encoder-decoder begins.
     dropout_rate: of embeddings and of each layer's output.
     remat: what the backward pass recomputes: none, full (each block) or dots (all but products).
-    position_buckets: rows of the t5 table.
   """
 
   kind: str = "decoder"
@@ -62,6 +69,10 @@ class Spec:
   layers: FrozenDict = dataclasses.field(default_factory=FrozenDict)
   positions: str = "none"
   max_length: int = 0
+  position_offset: int = 0
+  position_buckets: int = 32
+  position_max_distance: int = 128
+  token_types: int = 0
   norm: str = "layernorm"
   norm_epsilon: float = 1e-5
   norm_placement: str = "pre"
@@ -69,12 +80,14 @@ class Spec:
   final_norm: bool = True
   embedding_norm: bool = False
   embedding_scale: bool = False
+  heads: tuple = ("language_model",)
   tie_embeddings: bool = True
-  head: str = "language_model"
+  head_bias: bool = False
+  logit_scale: float = 1.0
   logit_soft_cap: float = 0.0
+  decoder_start_id: int = 0
   dropout_rate: float = 0.0
   remat: str = "none"
-  position_buckets: int = 32
 
   @property
   def decoder_stages(self) -> tuple:
@@ -177,7 +190,8 @@ def parse(config) -> Spec:
     if values.get(key, choices[0]) not in choices:
       raise unknown(f"model.{key}", values[key], choices)
   values = {key: _tuples(value) for key, value in values.items()}
-  layers = {k: dict(v) for k, v in dict(values.pop("layers", {})).items()}
+  layers = dict(values.pop("layers", {}))
+  layers = {name: {k: _tuples(v) for k, v in dict(f).items()} for name, f in layers.items()}
   spec = Spec(**values)
   used = dict.fromkeys([*_all_branches(spec), *layers])  # unused ones too: a typo is refused
   spec = dataclasses.replace(
@@ -201,6 +215,11 @@ def _check(spec: Spec) -> None:
       raise UserError(
         f"A pattern needs at least one layer and one repeat, found {pattern} x {repeats}."
       )
+  for head in spec.heads:
+    if head not in HEADS:
+      raise unknown("head of model.heads", head, HEADS)
+  if {"language_model", "masked_lm"} <= set(spec.heads):
+    raise UserError("model.heads has language_model and masked_lm: a model has one of them.")
   if spec.positions == "learned" and spec.max_length < 1:
     raise UserError("model.positions='learned' needs model.max_length, the number of positions.")
   for name, fields in spec.layers.items():

@@ -81,7 +81,9 @@ class Stack(nn.Module):
     spec, depth, new_states = self.spec, 0, []
     context = context.replace(num_blocks=sum(repeats for _, repeats in self.stages))
     if spec.positions == "t5":
-      context = context.replace(position_bias=self._position_table())
+      context = context.replace(
+        position_bias=self._position_table(), position_max_distance=spec.position_max_distance
+      )
     carry = (x_BTD, self._initial_shared(x_BTD))
     one_token = states is not None and x_BTD.shape[1] == 1 and not self.is_initializing()
     for index, (pattern, repeats) in enumerate(self.stages):

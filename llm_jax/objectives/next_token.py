@@ -10,6 +10,7 @@ import numpy as np
 from llm_jax.ops.cross_entropy import cross_entropy
 
 KINDS = ("decoder",)  # models it suits: any other would see what it is to predict
+HEAD = "language_model"  # the head it trains
 
 
 def transform(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,32 +8,68 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from llm_jax.errors import unknown
 
-def rotate(x_BTHK, positions_BT, base: float = 10_000.0):
+
+def rotate(x_BTHK, positions_BT, base: float = 10_000.0, fraction: float = 1.0, scaling=()):
   """Rotary position embedding: pairs (x_i, x_{i+K/2}) turn by position * base^(-2i/K).
 
   The halves are paired as GPT-NeoX and Llama store them, not neighbours as in the paper. Angles
   are float32: bfloat16 angles are off by whole radians past position 256.
 
+  Args:
+    x_BTHK: queries or keys.
+    positions_BT: int32.
+    base: the longest wavelength is 2 pi base.
+    fraction: the share of K that turns, from its start; the rest stays (GPT-NeoX).
+    scaling: how frequencies change for longer texts than a model was trained on: ("linear", factor)
+      or ("llama3", factor, low, high, length); () is not at all.
+
   Source: Su et al. 2021, arXiv:2104.09864, eq. 34.
   """
-  half = x_BTHK.shape[-1] // 2
-  frequency_K = base ** (-np.arange(half, dtype=np.float32) / half)
+  turning = int(x_BTHK.shape[-1] * fraction)
+  half = turning // 2
+  frequency_K = _scaled(base ** (-np.arange(half, dtype=np.float32) / half), scaling)
   angle_BTK = positions_BT[:, :, None].astype(jnp.float32) * frequency_K[None, None, :]
   sin_BT1K, cos_BT1K = jnp.sin(angle_BTK)[:, :, None, :], jnp.cos(angle_BTK)[:, :, None, :]
-  first, second = jnp.split(x_BTHK.astype(jnp.float32), 2, axis=-1)
+  first, second = jnp.split(x_BTHK[..., :turning].astype(jnp.float32), 2, axis=-1)
   turned = (first * cos_BT1K - second * sin_BT1K, second * cos_BT1K + first * sin_BT1K)
-  return jnp.concatenate(turned, axis=-1).astype(x_BTHK.dtype)
+  turned = [part.astype(x_BTHK.dtype) for part in turned]
+  return jnp.concatenate([*turned, x_BTHK[..., turning:]], axis=-1)
 
 
-def sinusoids(positions_BT, d_model: int):
-  """(B, T, D) float32: sin in the even columns, cos in the odd ones, wavelengths 2 pi 10000^(2i/D).
+def _scaled(frequency_K, scaling):
+  """Angles a position under a scaling of `rotate`.
+
+  "linear" divides all frequencies by the factor (Chen et al. 2023, arXiv:2306.15595, eq. 3).
+  "llama3" divides those that turn less than `low` times in the original length, leaves those that
+  turn more than `high` times, and blends in between (Llama 3, arXiv:2407.21783; the arithmetic is
+  that of its published code).
+  """
+  if not scaling:
+    return frequency_K
+  kind, factor, *rest = scaling
+  if kind == "linear":
+    return frequency_K / factor
+  if kind != "llama3":
+    raise unknown("rope_scaling", kind, ("linear", "llama3"))
+  low, high, length = rest
+  turns_K = length * frequency_K / (2 * math.pi)
+  kept_K = np.clip((turns_K - low) / (high - low), 0, 1)
+  return (frequency_K * (kept_K + (1 - kept_K) / factor)).astype(np.float32)
+
+
+def sinusoids(positions_BT, d_model: int, halves: bool = False):
+  """(B, T, D) float32: sines and cosines of wavelengths 2 pi 10000^(2i/D).
+
+  Sines stand in the even columns and cosines in the odd ones as in the paper, or, `halves`, all
+  sines before all cosines as in its published code.
 
   Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
   """
   frequency = 10_000.0 ** (-np.arange(0, d_model, 2, dtype=np.float32) / d_model)
   angle = positions_BT[:, :, None].astype(jnp.float32) * frequency[None, None, :]
-  waves = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+  waves = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-2 if halves else -1)
   return waves.reshape(*positions_BT.shape, -1)[:, :, :d_model]
 
 

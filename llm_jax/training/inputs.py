@@ -96,14 +96,14 @@ def model_config(config: ConfigDict, tokenizer: Tokenizer) -> ConfigDict:
 def model(config: ConfigDict, tokenizer: Tokenizer) -> nn.Module:
   """The model of a config, for this tokenizer."""
   found = build.build(model_config(config, tokenizer), config.dtype)
-  suited = objective(config.objective).KINDS
-  if found.spec.kind not in suited or found.spec.head == "none":
+  suited = objective(config.objective)
+  if found.spec.kind not in suited.KINDS or suited.HEAD not in found.spec.heads:
     raise UserError(
-      f"Objective {config.objective!r} suits a {' or '.join(suited)} with a language model head; "
-      f"found model.kind={found.spec.kind!r} with model.head={found.spec.head!r}."
+      f"Objective {config.objective!r} suits a {' or '.join(suited.KINDS)} with {suited.HEAD!r} in "
+      f"model.heads; found model.kind={found.spec.kind!r} with model.heads={found.spec.heads}."
     )
   longest = found.spec.max_length
-  if longest and longest < config.seq_len:
+  if found.spec.positions == "learned" and longest < config.seq_len:
     raise UserError(
       f"seq_len is {config.seq_len}, but the model has learned positions for model.max_length="
       f"{longest} tokens. Lower the one or raise the other."
