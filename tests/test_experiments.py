@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from llm_jax import config as config_schema
+from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.models import build, spec
 from llm_jax.training import inputs, strategies
 
@@ -61,11 +62,14 @@ def test_one_device_pmap_and_mesh_give_one_loss_curve(name):
     config.parallel.update(parallel)
     config.steps, config.schedule.warmup_fraction = 3, 0.0
     objective = inputs.objective(config.objective)
+    vocabulary = Vocabulary.numbered(V, objective.SPECIAL_TOKENS)
     strategy = strategies.make(config, build.build(config.model), objective, devices)
     state = strategy.init(jax.random.PRNGKey(0))
     found = []
     for _ in range(3):
-      examples = [objective.transform({k: v[b] for k, v in rows.items()}) for b in range(8)]
+      examples = [
+        objective.transform({k: v[b] for k, v in rows.items()}, vocabulary) for b in range(8)
+      ]
       batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
       state, metrics = strategy.step(state, strategy.put(batch))
       found.append(float(np.asarray(metrics["loss"])))

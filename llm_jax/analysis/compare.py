@@ -104,7 +104,8 @@ def _plan(config, command):
   text = inputs.load_text(config)
   train, validation = ([c for c, _ in part] for part in (text.train, text.validation))
   documents = [[d for c in part for d in c.documents] for part in (train, validation)]
-  tokenizer = tokenizers.get(config.tokenizer, text.train_documents)
+  special = inputs.objective(config.objective).SPECIAL_TOKENS
+  tokenizer = tokenizers.get(config.tokenizer, text.train_documents, special=special)
   train_bytes = sum(c.num_bytes for c in train)
   return {
     "version": 1,

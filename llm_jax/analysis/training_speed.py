@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.models import build
 from llm_jax.training import inputs, optimizers, schedules
 from llm_jax.training.step import initial_state, make_train_step
@@ -60,7 +61,10 @@ def _random_batch(config, objective):
     "segments": np.ones(shape, np.int32),
     "document_ids": np.zeros(shape, np.int32),
   }
-  examples = [objective.transform({k: v[b] for k, v in rows.items()}) for b in range(shape[0])]
+  vocabulary = Vocabulary.numbered(config.model.vocab_size, objective.SPECIAL_TOKENS)
+  examples = [
+    objective.transform({k: v[b] for k, v in rows.items()}, vocabulary) for b in range(shape[0])
+  ]
   del examples[0]["document_ids"]
   return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 

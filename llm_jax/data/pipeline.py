@@ -45,7 +45,9 @@ def make_iterator(
     pack: whether documents share rows; else each begins its own, and is cut when it is longer.
     transform: the objective's: a row {"tokens", "segments", "document_ids"}, each int32 (T + 1),
       to an example, a dict of arrays. Segments are 1, 2, .. by document in the row, 0 at padding;
-      document ids count through all sources, -1 at padding.
+      document ids count through all sources, -1 at padding. The row's "key", uint32 (3,), is the
+      seed and the row's place in the order: what is drawn from it is drawn anew each epoch, and
+      the same after a resume and on any number of processes.
     process_index: this process's number.
     process_count: of all processes.
     epochs: None: endless, every epoch of a source in a new order. A number: so many passes
@@ -69,7 +71,8 @@ def make_iterator(
   counts = [len(rows) for rows in tables]
   order = _Passes(counts, epochs) if epochs is not None else _Shuffles(counts, weights, seed)
   per_process = batch_size // process_count
-  batches = _Batches(tables, order, transform, batch_size, process_index * per_process, per_process)
+  first = process_index * per_process
+  batches = _Batches(tables, order, seed, transform, batch_size, first, per_process)
   identity = {
     "batch_size": batch_size,
     "seq_len": seq_len,
@@ -120,8 +123,8 @@ class BatchIterator(Iterator[dict[str, np.ndarray]]):
 class _Batches:
   """This process's part of each batch, by the batch's number: what grain reads from."""
 
-  def __init__(self, tables, order, transform, batch_size: int, first: int, count: int):
-    self._tables, self._order, self._transform = tables, order, transform
+  def __init__(self, tables, order, seed: int, transform, batch_size: int, first: int, count: int):
+    self._tables, self._order, self._seed, self._transform = tables, order, seed, transform
     self._batch_size, self._first, self._count = batch_size, first, count
     documents = [len(rows.stream.ends_D) for rows in tables]
     self._documents_before = np.cumsum([0, *documents[:-1]])
@@ -131,7 +134,8 @@ class _Batches:
 
   def __getitem__(self, batch: int) -> dict[str, np.ndarray]:
     start = int(batch) * self._batch_size + self._first
-    source_R, row_R = self._order.locate(start + np.arange(self._count, dtype=np.int64))
+    place_R = start + np.arange(self._count, dtype=np.int64)
+    source_R, row_R = self._order.locate(place_R)
     shape = (self._count, self._tables[0].seq_len + 1)
     tokens_RT = np.zeros(shape, np.int32)
     documents_RT = np.full(shape, PADDING, np.int32)
@@ -143,12 +147,16 @@ class _Batches:
         documents_RT[here_R] = np.where(own_RT == PADDING, PADDING, own_RT + before)
     # A row's documents are neighbours in its stream, so their numbers count up by one.
     segments_RT = np.where(documents_RT == PADDING, 0, documents_RT - documents_RT[:, :1] + 1)
-    examples = [
-      self._transform({"tokens": tokens_T, "segments": segments_T, "document_ids": documents_T})
-      for tokens_T, segments_T, documents_T in zip(
-        tokens_RT, segments_RT, documents_RT, strict=True
-      )
-    ]
+    seed_R = np.full_like(place_R, self._seed)
+    key_R3 = np.stack([seed_R, place_R, place_R >> 32], axis=1).astype(np.uint32)
+    parts = {
+      "tokens": tokens_RT,
+      "segments": segments_RT,
+      "document_ids": documents_RT,
+      "key": key_R3,
+    }
+    rows = [{name: part_R[r] for name, part_R in parts.items()} for r in range(self._count)]
+    examples = [self._transform(row) for row in rows]
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 

@@ -1,10 +1,11 @@
 """Tokenizers: bytes, characters, byte-level BPE trained on the corpus, or a tokenizer.json."""
 
+import dataclasses
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,29 @@ UNKNOWN_CHARACTER = "\ufffd"
 RECIPE = 1  # to be raised with any change of how BPE is trained: older caches are then not read
 
 
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+  """What an objective is told of the token ids.
+
+  Attributes:
+    size: all ids are below it.
+    special: (name, id) of the tokens that stand for no text.
+  """
+
+  size: int
+  special: tuple[tuple[str, int], ...] = ()
+
+  @classmethod
+  def numbered(cls, size: int, special: Sequence[Sequence[str]]) -> "Vocabulary":
+    """One without a tokenizer: the last ids are the special tokens, as `Tokenizer.extended`."""
+    return cls(size, tuple((names[0], size - 1 - i) for i, names in enumerate(special)))
+
+  def id_of(self, names: Sequence[str]) -> int:
+    """The id of the first of these names of one special token that the vocabulary has."""
+    ids = dict(self.special)
+    return next(ids[name] for name in names if name in ids)
+
+
 class Tokenizer:
   """Text to token ids and back.
 
@@ -31,6 +55,7 @@ class Tokenizer:
     vocab_size: number of ids, the end token's included.
     end_id: the token before and after each document. No text encodes to it: where a text holds
       its name, that is read as ordinary characters.
+    vocabulary: what an objective is told of the ids.
     sha256: hash of the whole definition; equal for a tokenizer and its saved copy.
   """
 
@@ -46,6 +71,24 @@ class Tokenizer:
     self.end_id = self._inner.token_to_id(end)
     # Ids may have holes (a published file's added tokens), and a table must reach the last one.
     self.vocab_size = max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
+    added = self._inner.get_added_tokens_decoder().items()
+    special = tuple((token.content, index) for index, token in added if token.special)
+    self.vocabulary = Vocabulary(self.vocab_size, special)
+
+  def extended(self, special: Sequence[Sequence[str]]) -> "Tokenizer":
+    """This tokenizer with more special tokens.
+
+    Args:
+      special: for each token the names it may have. A name in the vocabulary is marked as
+        special; where there is none of them, the first gets the next id.
+    """
+    if not special:
+      return self
+    known = self._inner.get_vocab(with_added_tokens=True)
+    names = [next((name for name in names if name in known), names[0]) for names in special]
+    definition = tokenizers.Tokenizer.from_str(self._inner.to_str())
+    definition.add_special_tokens(names)
+    return Tokenizer(definition, self._inner.id_to_token(self.end_id))
 
   def encode(self, text: str) -> list[int]:
     """The ids of a text, without end tokens."""
@@ -119,30 +162,39 @@ class Stream:
     return piece
 
 
-def get(config, documents: list[str], cache_dir: str | os.PathLike | None = None) -> Tokenizer:
+def get(
+  config,
+  documents: list[str],
+  cache_dir: str | os.PathLike | None = None,
+  special: Sequence[Sequence[str]] = (),
+) -> Tokenizer:
   """The tokenizer that a config asks for.
 
   Args:
     config: `name`: "byte" (256 tokens and the end), "char" (the characters of the documents,
       U+FFFD for all others, and the end), "bpe" (byte-level BPE trained on the documents), or the
-      path of a tokenizer.json or of a folder that holds one; `vocab_size`: of "bpe", the end
-      included (fewer when the documents are too small for as many merges).
+      path of a tokenizer.json or of a folder that holds one; `vocab_size`: of "bpe", the end and
+      other special tokens included (fewer when the documents are too small for as many merges).
     documents: training documents, for "char" and "bpe".
     cache_dir: where trained vocabularies are kept; ~/.cache/llm_jax if None.
+    special: what an objective needs beside the end token, see `Tokenizer.extended`.
 
   Raises:
     UserError: an unknown name, a vocabulary too small, no documents, a file that is none.
   """
   name = config.name
   if name == "byte":
-    return Tokenizer(_byte_level(models.BPE(vocab=_byte_vocabulary(), merges=[])))
-  if name in ("char", "bpe"):
+    made = Tokenizer(_byte_level(models.BPE(vocab=_byte_vocabulary(), merges=[])))
+  elif name in ("char", "bpe"):
     if not any(documents):
       raise UserError(f"The {name!r} tokenizer is made from training documents; found no text.")
-    return _characters(documents) if name == "char" else _bpe(config, documents, cache_dir)
-  if os.path.exists(os.path.expanduser(name)) or os.sep in name or name.endswith(".json"):
-    return load(name)
-  raise unknown("tokenizer", name, ("byte", "char", "bpe", "path/to/tokenizer.json"))
+    size = config.vocab_size - len(special)
+    made = _characters(documents) if name == "char" else _bpe(size, documents, cache_dir)
+  elif os.path.exists(os.path.expanduser(name)) or os.sep in name or name.endswith(".json"):
+    made = load(name)
+  else:
+    raise unknown("tokenizer", name, ("byte", "char", "bpe", "path/to/tokenizer.json"))
+  return made.extended(special)
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
@@ -215,13 +267,13 @@ def _characters(documents: list[str]) -> Tokenizer:
   return Tokenizer(definition)
 
 
-def _bpe(config, documents: list[str], cache_dir) -> Tokenizer:
-  if config.vocab_size < 257:
+def _bpe(vocab_size: int, documents: list[str], cache_dir) -> Tokenizer:
+  if vocab_size < 257:
     raise UserError(
-      f"tokenizer.vocab_size must be at least 257 for bpe (256 bytes and the end token), found "
-      f"{config.vocab_size}. The byte tokenizer has no other tokens."
+      f"tokenizer.vocab_size must leave at least 257 for bpe (256 bytes and the end token), found "
+      f"{vocab_size}. The byte tokenizer has no other tokens."
     )
-  recipe = f"{RECIPE} {tokenizers.__version__} {config.vocab_size} "
+  recipe = f"{RECIPE} {tokenizers.__version__} {vocab_size} "
   key = hashlib.sha256((recipe + corpora.fingerprint(documents)).encode()).hexdigest()
   path = cache.folder(cache_dir) / f"bpe-{key[:32]}.json"
   if path.exists():
@@ -231,7 +283,7 @@ def _bpe(config, documents: list[str], cache_dir) -> Tokenizer:
       logger.warning("training again: %s", error)
   definition = _byte_level(models.BPE())
   trainer = trainers.BpeTrainer(
-    vocab_size=config.vocab_size - 1,  # the end token comes last
+    vocab_size=vocab_size - 1,  # the end token comes last
     initial_alphabet=list(_byte_vocabulary()),
     show_progress=False,
   )

@@ -3,6 +3,7 @@
 Legend: B batch, T position.
 """
 
+import functools
 import math
 from pathlib import Path
 
@@ -42,13 +43,16 @@ def evaluate(folder: Path | str, data: str | None = None, step: str = "latest") 
     parts = [corpora.load(data)]
   documents = [document for corpus in parts for document in corpus.documents]
   num_bytes = sum(corpus.num_bytes for corpus in parts)
-  nats, correct, tokens = _score(run, run.tokenizer.encode_documents(documents))
+  encoded = run.tokenizer.encode_documents(documents)
+  nats, correct, tokens = _score(run, encoded)
   if not tokens:
     raise UserError(f"{data or 'The validation text'} has no token to predict.")
+  # An objective that asks for some of the tokens only is scored on their share of the bytes.
+  share = tokens / sum(len(ids) - 1 for ids in encoded)
   return {
     "loss": nats / tokens,
     "perplexity": math.exp(nats / tokens),
-    "bits_per_byte": nats / math.log(2) / num_bytes,
+    "bits_per_byte": nats / math.log(2) / (share * num_bytes),
     "accuracy": correct / tokens,
     "tokens": int(tokens),
     "bytes": num_bytes,
@@ -67,7 +71,7 @@ def _score(run, documents) -> tuple[float, float, float]:
     seq_len=config.seq_len,
     seed=0,
     pack=config.data.pack,
-    transform=objective.transform,
+    transform=functools.partial(objective.transform, vocabulary=run.tokenizer.vocabulary),
     epochs=1,
   )
   params, nats, correct, tokens = jax.device_put(run.params), 0.0, 0.0, 0.0

@@ -11,13 +11,15 @@ from llm_jax.ops.cross_entropy import cross_entropy
 
 KINDS = ("decoder",)  # models it suits: any other would see what it is to predict
 HEAD = "language_model"  # the head it trains
+SPECIAL_TOKENS = ()  # names of tokens it needs beside the end, see `data/tokenizers`
 
 
-def transform(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def transform(row: dict[str, np.ndarray], vocabulary=None) -> dict[str, np.ndarray]:
   """Makes a stored row into an example.
 
   Args:
     row: tokens, segments (0 = padding) and document_ids, int, each (T+1,).
+    vocabulary: the tokenizer's, which other objectives read.
 
   Returns:
     tokens, segments, targets, document_ids, int32 (T,), and weights, float32 (T,): 1 where token

@@ -1,6 +1,7 @@
 """From a config to what a run is fed: text, tokenizer and batches."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import pkgutil
@@ -67,7 +68,8 @@ def load_tokenizer(config: ConfigDict, folder: Path, text: Text) -> Tokenizer:
   """The run's tokenizer.json if it has one already, else the one its config asks for."""
   if (folder / TOKENIZER).exists():
     return tokenizers.load(folder / TOKENIZER)
-  return tokenizers.get(config.tokenizer, text.train_documents)
+  special = objective(config.objective).SPECIAL_TOKENS
+  return tokenizers.get(config.tokenizer, text.train_documents, special=special)
 
 
 def objective(name: str) -> ModuleType:
@@ -120,8 +122,9 @@ class Batches:
     sha256: of the training tokens.
   """
 
-  def __init__(self, config: ConfigDict, text: Text, tokenizer: Tokenizer, transform):
-    self._config, self._transform = config, transform
+  def __init__(self, config: ConfigDict, text: Text, tokenizer: Tokenizer, objective: ModuleType):
+    self._config = config
+    self._transform = functools.partial(objective.transform, vocabulary=tokenizer.vocabulary)
     self._validation = self._encode(text.validation, tokenizer)
     self.validation_targets = sum(len(s.tokens_N) - len(s.ends_D) for s, _ in self._validation)
     train, digest = self._encode(text.train, tokenizer), hashlib.sha256()
@@ -144,7 +147,8 @@ class Batches:
       streams,
       batch_size=self._config.batch_size,
       seq_len=self._config.seq_len,
-      seed=self._config.seed,
+      # What a validation row hides of itself must not depend on the run either.
+      seed=self._config.seed if epochs is None else 0,
       pack=self._config.data.pack,
       transform=self._transform,
       process_index=jax.process_index(),

@@ -116,7 +116,7 @@ class Run:
     self._tokenizer = inputs.load_tokenizer(config, folder, self.text)
     self.model = inputs.model(config, self._tokenizer)
     self.strategy = strategies.make(config, self.model, self.objective)
-    self.batches = inputs.Batches(config, self.text, self._tokenizer, self.objective.transform)
+    self.batches = inputs.Batches(config, self.text, self._tokenizer, self.objective)
     model_config = inputs.model_config(config, self._tokenizer)
     self.parameters = counts.parameters(model_config)
     with forms.recording() as taken:
