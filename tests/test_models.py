@@ -47,8 +47,8 @@ def default_logits():
 
 STATEFUL = [
   {"positions": "sinusoidal"},
-  {"positions": "t5"},
-  {"positions": "t5", "position_buckets": 4, "position_max_distance": 6},
+  {"positions": "relative"},
+  {"positions": "relative", "position_buckets": 4, "position_max_distance": 6},
   {"positions": "learned", "max_length": 16},
   {"positions": "learned", "max_length": 16, "position_offset": 2},
   {"norm_placement": "sandwich"},
@@ -156,7 +156,7 @@ def test_an_encoder_sees_both_ways_and_no_padding():
 ENCODER_DECODER = dict(
   kind="encoder_decoder",
   pattern=("attention", "cross_attention", "mlp"),
-  positions="t5",
+  positions="relative",
   layers={"cross_attention": {"num_kv_heads": 2}},
 )
 
@@ -252,7 +252,7 @@ def test_shared_values_travel_through_the_scan(monkeypatch):
     ({"layers": {"atention": {"num_heads": 8}}}, "Did you mean 'attention'"),
     ({"layers": {"attention": {"window": -5}}}, "window must be 0"),
     ({"layers": {"attention": {"num_heads": 0}}}, "num_heads of at least 1"),
-    ({"positions": "t5", "pattern": ("mlp",)}, "no layer with heads"),
+    ({"positions": "relative", "pattern": ("mlp",)}, "no layer with heads"),
     ({"repeats": 0}, "one layer and one repeat"),
     ({"heads": ("language_modl",)}, "Did you mean 'language_model'"),
     ({"heads": ("language_model", "masked_lm")}, "one of them"),

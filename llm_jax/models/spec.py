@@ -15,7 +15,7 @@ from llm_jax.modules import NORMS
 KINDS = ("decoder", "encoder", "encoder_decoder")
 _CHOICES = {
   "kind": KINDS,
-  "positions": ("none", "learned", "sinusoidal", "sinusoidal_halves", "t5"),
+  "positions": ("none", "learned", "sinusoidal", "sinusoidal_halves", "relative"),
   "norm": NORMS,
   "norm_placement": ("pre", "post", "sandwich"),
   "remat": ("none", "full", "dots"),
@@ -36,11 +36,11 @@ class Spec:
     stages: ((pattern, repeats), ...) instead of the two, for depths that are no multiple.
     encoder_pattern, encoder_repeats: the encoder of an encoder-decoder.
     layers: hyperparameters of each layer name in the patterns; an entry with "type" is a variant.
-    positions: none, learned, sinusoidal, sinusoidal_halves (added to the embeddings) or t5 (a table
-      of the stack).
+    positions: none, learned, sinusoidal, sinusoidal_halves (added to the embeddings) or relative (a
+      table of the stack).
     max_length: how many learned positions there are, and a record of what a model was trained on.
     position_offset: rows of the learned positions before that of position 0.
-    position_buckets, position_max_distance: rows of the t5 table, and where its last one begins.
+    position_buckets, position_max_distance: rows of the relative table, and where its last begins.
     token_types: rows of a table added to the embeddings by `token_types`; 0 is none.
     norm, norm_epsilon: layernorm, rmsnorm or rmsnorm_plus_one.
     norm_placement: pre, post or sandwich (before and after each layer).
@@ -227,9 +227,9 @@ def _check(spec: Spec) -> None:
       raise UserError(f"model.layers.{name}.window must be 0 (no limit) or more.")
     _check_heads(spec, name, fields)
   heads = {fields["num_heads"] for fields in spec.layers.values() if "num_heads" in fields}
-  if spec.positions == "t5" and len(heads) != 1:
+  if spec.positions == "relative" and len(heads) != 1:
     raise UserError(
-      "model.positions='t5' is one table of biases for all attention layers: they need one "
+      "model.positions='relative' is one table of biases for all attention layers: they need one "
       f"num_heads, found {sorted(heads) or 'no layer with heads'}."
     )
 

@@ -80,7 +80,7 @@ class Stack(nn.Module):
   def __call__(self, x_BTD, context, states=None):
     spec, depth, new_states = self.spec, 0, []
     context = context.replace(num_blocks=sum(repeats for _, repeats in self.stages))
-    if spec.positions == "t5":
+    if spec.positions == "relative":
       context = context.replace(
         position_bias=self._position_table(), position_max_distance=spec.position_max_distance
       )
@@ -152,7 +152,7 @@ class Stack(nn.Module):
     return shared
 
   def _position_table(self):
-    """T5's relative position biases, one table a stack; its layers with heads have equally many."""
+    """The relative position biases, one table a stack; its layers with heads have equally many."""
     fields = self.spec.layers.values()
     heads = next(layer["num_heads"] for layer in fields if "num_heads" in layer)
     init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "heads"))
