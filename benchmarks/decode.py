@@ -4,13 +4,11 @@ Run: python -m benchmarks.decode --family=rwkv4
 """
 
 import argparse
-from pathlib import Path
 
 from llm_jax import config
 from llm_jax.analysis import speed
 from llm_jax.errors import UserError
-
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+from llm_jax.host import keep_memory
 
 
 def main() -> None:
@@ -20,8 +18,9 @@ def main() -> None:
   parser.add_argument("--contexts", type=int, nargs="+", default=[200, 8000])
   parser.add_argument("--tokens", type=int, default=256, help="decoded behind each context")
   options = parser.parse_args()
+  keep_memory()
   try:
-    loaded = config.load(f"{EXPERIMENTS / options.family}.py", [])
+    loaded = config.load(f"{config.EXPERIMENTS / options.family}.py", [])
   except UserError as error:
     parser.error(str(error))
   loaded.model.vocab_size = loaded.tokenizer.vocab_size

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from llm_jax.analysis import speed
 from llm_jax.analysis.training_speed import measure_training
 from llm_jax.errors import UserError
+from llm_jax.host import keep_memory
 from llm_jax.inference.prompt import continuation
 from llm_jax.training import loop, metrics, workdir
 
@@ -29,6 +30,7 @@ _PARENT_DEATH_SIGNAL = 1  # prctl's option, Linux
 
 def main(folder: Path, name: str, job: str, parent: int, processors: str) -> int:
   """Does the job; returns the exit code."""
+  keep_memory()
   if processors and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, map(int, processors.split(",")))  # before JAX counts its threads
   signal.signal(signal.SIGTERM, _stop)

@@ -97,15 +97,9 @@ class Crew:
 
   def _start(self, job, name, cpus):
     (self._folder / "logs").mkdir(exist_ok=True)
-    # As launch.py does for itself: large buffers are kept, not given back and faulted in again.
-    environment = os.environ | {
-      "MALLOC_MMAP_MAX_": "0",
-      "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-      "MALLOC_ARENA_MAX": "1",
-    }
     # The same llm_jax as this one, wherever the command was given.
     paths = [str(Path(llm_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     folder, parent = str(self._folder.absolute()), str(os.getpid())
     command = [sys.executable, "-m", "llm_jax.analysis.contestant", folder, name, job, parent]
     with open(self._folder / "logs" / f"{name}.log", "a") as log:
