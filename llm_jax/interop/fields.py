@@ -1,6 +1,7 @@
 """config.json, read so that no field that changes the mathematics is passed over in silence."""
 
 import re
+from collections.abc import Iterable
 
 from llm_jax.errors import UserError, unknown
 
@@ -47,10 +48,16 @@ _PUBLISHED = {"gelu_tanh": "gelu_pytorch_tanh"} | {name: name for name in ("relu
 
 
 class Fields:
-  """The fields of a config.json, each of which a family must account for."""
+  """The fields of a config.json, each of which a family must account for.
 
-  def __init__(self, values: dict, source: str = "config.json"):
+  Attributes:
+    tensors: names of the tensors beside it, for families whose files hold more than config.json
+      says; empty where a config is looked at alone.
+  """
+
+  def __init__(self, values: dict, source: str = "config.json", tensors: Iterable[str] = ()):
     self._values, self._source, self._seen = dict(values), source, set()
+    self.tensors = frozenset(tensors)
 
   def take(self, name: str, default=REQUIRED):
     """A field's value; `default` where it is missing or null.
