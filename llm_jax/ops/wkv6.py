@@ -1,0 +1,114 @@
+"""The recurrence of RWKV-5 and RWKV-6: a matrix of sums of outer products, decaying row by row.
+
+Legend: B batch, T position, H heads, K key channel, J value channel, N chunks, C position in a
+chunk.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from llm_jax.errors import unknown
+from llm_jax.ops.decayed_products import (
+  CHUNK,
+  decayed_products,
+  earlier,
+  in_chunks,
+  later,
+  out_of_chunks,
+)
+from llm_jax.ops.forms import note
+
+
+def _reference(r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, bonus_HK, state_BHKJ, starts_BT):
+  """The definition: one token after another."""
+
+  def step(state_BHKJ, at):
+    r_BHK, log_decay_BHK, k_BHK, v_BHJ, start_B = at
+    state_BHKJ = jnp.where(start_B[:, None, None, None], 0, state_BHKJ)
+    outer_BHKJ = k_BHK[..., None] * v_BHJ[..., None, :]
+    seen_BHKJ = state_BHKJ + bonus_HK[None, :, :, None] * outer_BHKJ
+    y_BHJ = jnp.einsum("bhk,bhkj->bhj", r_BHK, seen_BHKJ)
+    return jnp.exp(log_decay_BHK)[..., None] * state_BHKJ + outer_BHKJ, y_BHJ
+
+  steps = [jnp.moveaxis(x, 1, 0) for x in (r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, starts_BT)]
+  state_BHKJ, y_TBHJ = jax.lax.scan(step, state_BHKJ, steps)
+  return jnp.moveaxis(y_TBHJ, 0, 1), state_BHKJ
+
+
+def _chunk(bonus_HK, state_BHKJ, at):
+  """All tokens of a chunk at once, from the state before it."""
+  r_BHCK, log_decay_BHCK, k_BHCK, v_BHCJ, starts_BC = at
+  summed_BHCK = jnp.cumsum(log_decay_BHCK, axis=-2)
+  document_BC = jnp.cumsum(starts_BC, axis=-1)  # 0: that of the state
+  same_BCC = document_BC[:, :, None] == document_BC[:, None, :]
+  # A token's query decays by what stands before it: as if it were its predecessor's.
+  p_BHCC = decayed_products(later(r_BHCK)[None], k_BHCK[None], summed_BHCK)[0, 0]
+  p_BHCC = jnp.where(same_BCC[:, None], earlier(p_BHCC), 0)
+  y_BHCJ = p_BHCC @ v_BHCJ
+  y_BHCJ += (r_BHCK * bonus_HK[None, :, None] * k_BHCK).sum(-1, keepdims=True) * v_BHCJ
+  from_state_B1C1 = (document_BC == 0)[:, None, :, None]
+  y_BHCJ += jnp.where(from_state_B1C1, r_BHCK * jnp.exp(earlier(summed_BHCK)), 0) @ state_BHKJ
+  last_BH1K = summed_BHCK[..., -1:, :]
+  left_BHCK = jnp.where(same_BCC[:, -1][:, None, :, None], jnp.exp(last_BH1K - summed_BHCK), 0)
+  kept_BHK1 = jnp.where(from_state_B1C1[:, :, -1:], jnp.exp(last_BH1K), 0).swapaxes(-1, -2)
+  added_BHKJ = jnp.einsum("bhck,bhcj->bhkj", k_BHCK * left_BHCK, v_BHCJ)
+  return kept_BHK1 * state_BHKJ + added_BHKJ, y_BHCJ
+
+
+def _chunked(r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, bonus_HK, state_BHKJ, starts_BT):
+  """Matrix products inside chunks, a scan from chunk to chunk that keeps only their states."""
+  inputs = (r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, starts_BT.astype(jnp.int32))
+  steps = [in_chunks(x, CHUNK) for x in inputs]
+  chunk = jax.checkpoint(functools.partial(_chunk, bonus_HK), prevent_cse=False)
+  state_BHKJ, y_NBHCJ = jax.lax.scan(chunk, state_BHKJ, steps)
+  return out_of_chunks(y_NBHCJ, r_BTHK.shape[1]), state_BHKJ
+
+
+_FORMS = {"reference": _reference, "chunked": _chunked}
+
+
+def wkv6(
+  r_BTHK: jax.Array,
+  log_decay_BTHK: jax.Array,
+  k_BTHK: jax.Array,
+  v_BTHJ: jax.Array,
+  bonus_HK: jax.Array,
+  state_BHKJ: jax.Array,
+  starts_BT: jax.Array | None = None,
+  real_BT: jax.Array | None = None,
+  *,
+  implementation: str = "auto",
+) -> tuple[jax.Array, jax.Array]:
+  """y_t = r_t (S_{t-1} + diag(u) k_t v_t^T);  S_t = diag(w_t) S_{t-1} + k_t v_t^T.
+
+  Args:
+    r_BTHK, k_BTHK, v_BTHJ: receptances, keys, values.
+    log_decay_BTHK: log w_t, at most 0, down to any depth; RWKV-5's is the same for every t.
+    bonus_HK: u, the weight of a token's own key in its output.
+    state_BHKJ: S before the first token, float32.
+    starts_BT: True where the past is forgotten before the token; None: nowhere.
+    real_BT: False at padding, which changes no state; None: all real.
+    implementation: "reference" (scan over tokens), "chunked" (matrix products) or "auto".
+
+  Returns:
+    y_BTHJ in v's dtype, and the state after the last token that is not padding. All in between
+    is float32.
+
+  Source: Peng et al. 2024, arXiv:2404.05892, eq. 19-20.
+  """
+  if starts_BT is None:
+    starts_BT = jnp.zeros(r_BTHK.shape[:2], bool)
+  if real_BT is not None:
+    real_BT11 = real_BT[:, :, None, None]
+    log_decay_BTHK = jnp.where(real_BT11, log_decay_BTHK, 0)
+    k_BTHK = jnp.where(real_BT11, k_BTHK, 0)
+  if implementation == "auto":
+    implementation = "chunked" if r_BTHK.shape[1] >= CHUNK else "reference"
+  if implementation not in _FORMS:
+    raise unknown("implementation of wkv6", implementation, ("auto", *_FORMS))
+  inputs = (r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, bonus_HK)
+  inputs = (x.astype(jnp.float32) for x in inputs)
+  y_BTHJ, state_BHKJ = _FORMS[note("wkv6", implementation)](*inputs, state_BHKJ, starts_BT)
+  return y_BTHJ.astype(v_BTHJ.dtype), state_BHKJ
