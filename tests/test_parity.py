@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import llm_jax
+from llm_jax.interop import families
+from llm_jax.interop.pretrained import load_pretrained, save_pretrained
 from tests.parity import harness
 
 FAMILIES = harness.families()
@@ -47,10 +48,10 @@ def test_outputs_gradients_and_greedy_tokens_are_those_committed(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_load_save_load_is_bit_for_bit(case, tmp_path):
-  model, params = llm_jax.load_pretrained(harness.folder_of(case))
-  llm_jax.save_pretrained(tmp_path, model, params)
-  again, params_again = llm_jax.load_pretrained(tmp_path)
-  assert again.spec == model.spec
+  model, params = load_pretrained(harness.folder_of(case))
+  save_pretrained(tmp_path, model, params)
+  again, params_again = load_pretrained(tmp_path)
+  assert families.resolved(again.spec) == families.resolved(model.spec)
   assert jax.tree.structure(params) == jax.tree.structure(params_again)
   jax.tree.map(np.testing.assert_array_equal, params, params_again)
   before = load_file(harness.folder_of(case) / "model.safetensors")
@@ -75,7 +76,7 @@ def test_outputs_gradients_and_greedy_tokens_are_the_references(case):
 def test_the_reference_opens_what_we_write(case, tmp_path):
   from tests.parity import reference
 
-  llm_jax.save_pretrained(tmp_path, *llm_jax.load_pretrained(harness.folder_of(case)))
+  save_pretrained(tmp_path, *load_pretrained(harness.folder_of(case)))
   [name] = json.loads((tmp_path / "config.json").read_text())["architectures"]
   model, info = reference.open_folder(tmp_path, name)
   assert info == {}

@@ -24,6 +24,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 import llm_jax
+from llm_jax.interop.pretrained import load_pretrained, save_pretrained
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 LOGITS, GRADIENT = 1e-4, 1e-3  # the tolerances of every case
@@ -282,10 +283,10 @@ def _outputs_and_gradients(case, model, params):
 @functools.cache
 def ours(case: Case) -> Numbers:
   """What our model, loaded from the case's folder, makes of its batch."""
-  model, params = llm_jax.load_pretrained(folder_of(case))
+  model, params = load_pretrained(folder_of(case))
   gradients, outputs = _outputs_and_gradients(case, model, params)
   with tempfile.TemporaryDirectory() as folder:
-    llm_jax.save_pretrained(folder, model, gradients)
+    save_pretrained(folder, model, gradients)
     gradients = load_file(pathlib.Path(folder) / "model.safetensors")
   ids = []
   if case.greedy:
