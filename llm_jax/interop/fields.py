@@ -59,8 +59,8 @@ class Fields:
     self._values, self._source, self._seen = dict(values), source, set()
     self.tensors = frozenset(tensors)
 
-  def take(self, name: str, default=REQUIRED):
-    """A field's value; `default` where it is missing or null.
+  def take(self, name: str, default=REQUIRED, null=REQUIRED):
+    """A field's value; `default` where it is missing or null, `null` if given where it is null.
 
     Raises:
       UserError: it is missing and there is no default.
@@ -69,6 +69,8 @@ class Fields:
     value = self._values.get(name)
     if value is not None:
       return value
+    if name in self._values and null is not REQUIRED:
+      return null
     if default is REQUIRED:
       raise UserError(f"{self._source} has no {name!r}, which this model_type needs.")
     return default

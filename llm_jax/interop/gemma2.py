@@ -1,0 +1,112 @@
+"""Gemma 2: the names, shapes and config of its published checkpoints.
+
+Source: Gemma Team 2024, arXiv:2408.00118, and transformers' `gemma2`. Beside Gemma: every second
+layer has a window, scores and logits are capped, and a norm follows each layer too.
+"""
+
+from llm_jax.errors import UserError, unknown
+from llm_jax.interop import gemma
+from llm_jax.interop.fields import gated, published_activation
+from llm_jax.interop.weights import entries, norm_weights
+from llm_jax.models import spec as specs
+
+MODEL_TYPES = ("gemma2",)
+IGNORED = gemma.IGNORED
+_NAMES = {"sliding_attention": "local", "full_attention": "attention"}
+_NORMS = {
+  "attention": ("input_layernorm", "post_attention_layernorm"),
+  "mlp": ("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+}
+
+
+def model_config(fields):
+  """The `model` part of a config, from the fields of a published one."""
+  fields.ignore("hidden_act", "sliding_window_size")  # other names of two fields below
+  attention = gemma.attention_options(fields)
+  scalar = fields.take("query_pre_attn_scalar", 256)
+  attention["query_scale"] = scalar**-0.5
+  attention["soft_cap"] = float(fields.take("attn_logit_softcapping", 50.0, null=0.0))
+  mlp = {
+    "d_ff": fields.take("intermediate_size"),
+    "activation": gated(fields.take("hidden_activation", "gelu_pytorch_tanh")),
+    "use_bias": False,
+  }
+  names = _layer_names(fields)
+  layers = {"attention": attention, "mlp": mlp}
+  window = fields.take("sliding_window", 4096, null=0)
+  if "local" in names:
+    if not window:
+      raise UserError("config.json has layers of sliding_attention, but no sliding_window.")
+    layers["local"] = {"type": "attention", "window": window}
+  return specs.model_config(
+    norm_placement="sandwich",
+    logit_soft_cap=float(fields.take("final_logit_softcapping", 30.0, null=0.0)),
+    layers=layers,
+    **_stages(names),
+    **gemma.model_options(fields),
+  )
+
+
+def _layer_names(fields) -> list[str]:
+  """Our name of each layer's attention; by default windows alternate with full attention."""
+  kinds = fields.take("layer_types", None)
+  depth = fields.take("num_hidden_layers")
+  if kinds is None:
+    kinds = [("sliding_attention", "full_attention")[i % 2] for i in range(depth)]
+  if len(kinds) != depth:
+    raise UserError(f"config.json has {len(kinds)} layer_types, but num_hidden_layers={depth}.")
+  for kind in kinds:
+    if kind not in _NAMES:
+      raise unknown("layer type in config.json", kind, _NAMES)
+  return [_NAMES[kind] for kind in kinds]
+
+
+def _stages(names: list[str]) -> dict:
+  """The shortest pattern that gives these layers when repeated, and a second stage for the rest."""
+  depth = len(names)
+  fits = lambda n: all(names[i] == names[i - n] for i in range(n, depth))
+  period = next(n for n in range(1, depth + 1) if fits(n))
+  repeats, rest = divmod(depth, period)
+  pattern = tuple(layer for name in names[:period] for layer in (name, "mlp"))
+  if not rest:
+    return {"pattern": pattern, "repeats": repeats}
+  return {"stages": ((pattern, repeats), (pattern[: 2 * rest], 1))}
+
+
+def published_config(spec):
+  """The fields of a config.json; None where a layer is none of this family's."""
+  if spec.kind != "decoder" or set(spec.layers) not in (
+    {"attention", "mlp"},
+    {"attention", "local", "mlp"},
+  ):
+    return None
+  attention, kinds = spec.layers["attention"], {ours: there for there, ours in _NAMES.items()}
+  options = gemma.published_options(spec)
+  names = [n for pattern, repeats in spec.decoder_stages for n in pattern * repeats if n != "mlp"]
+  if not set(names) <= set(kinds):
+    return None
+  return {
+    "model_type": "gemma2",
+    "architectures": ["Gemma2ForCausalLM" if spec.heads else "Gemma2Model"],
+    "hidden_activation": published_activation(spec.layers["mlp"]["activation"]),
+    "query_pre_attn_scalar": round(attention["query_scale"] ** -2),
+    "attn_logit_softcapping": attention["soft_cap"] or None,
+    "final_logit_softcapping": spec.logit_soft_cap or None,
+    "layer_types": [kinds[name] for name in names],
+    "sliding_window": spec.layers["local"]["window"] if "local" in spec.layers else None,
+    **options,
+  }
+
+
+def weights(spec):
+  """Every parameter and its tensors."""
+  table = gemma.outer_weights(spec)
+  for entry in entries(spec.decoder_stages, per_layer=2):
+    before, after = _NORMS["mlp" if entry.name == "mlp" else "attention"]
+    table += norm_weights(entry.norm, f"model.layers.{{}}.{before}", entry.numbers)
+    table += norm_weights(entry.post_norm, f"model.layers.{{}}.{after}", entry.numbers)
+    table += gemma.branch_weights(entry, spec)
+  return table
+
+
+rename, aliases = gemma.rename, gemma.aliases
