@@ -106,14 +106,14 @@ def published_config(spec):
   config = published_options(spec)
   if config is None or spec.position_offset:
     return None
-  names = {("masked_lm", "pooler"): "BertForMaskedLM", ("pooler",): "BertModel", **heads}
+  names = {("masked_lm", "pooler"): "BertForMaskedLM", ("pooler",): "BertModel"} | heads
   name = names.get(spec.heads)
   return name and {"model_type": "bert", "architectures": [name], "pad_token_id": 0, **config}
 
 
 def published_options(spec) -> dict | None:
   """The inverse of `shared_options`; None if the pattern is another."""
-  if set(spec.layers) != {"attention", "mlp"} or len(spec.decoder_stages) != 1:
+  if spec.kind != "encoder" or spec.decoder_stages != ((("attention", "mlp"), spec.repeats),):
     return None
   mlp = spec.layers["mlp"]
   function = published_activation(mlp["activation"])
