@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from llm_jax.errors import UserError, unknown
 from llm_jax.models import build
+from llm_jax.models.partition import partition_spec
 from llm_jax.training import optimizers, schedules
 from llm_jax.training.step import TrainState, initial_state, make_eval_step, make_train_step
 
@@ -31,19 +32,6 @@ _log = logging.getLogger(__name__)
 
 STRATEGIES = ("auto", "pmap", "mesh")
 AXES = ("data", "fsdp", "tensor")
-
-# Which mesh axis splits a dimension with this logical name; None: it is never split.
-RULES = {
-  "embed": "fsdp",
-  "vocab": "tensor",
-  "heads": "tensor",
-  "mlp": "tensor",
-  "kv": "tensor",
-  "expert": None,
-  "state": None,
-  "layers": None,
-  None: None,
-}
 
 
 def make(
@@ -137,7 +125,8 @@ class Pmap:
 
 class Mesh:
   """One program over a mesh of data, fsdp and tensor axes: parameters and optimizer state are
-  split over fsdp and tensor by `RULES`, rows over data and fsdp; the compiler adds collectives."""
+  split over fsdp and tensor by `models/partition`, rows over data and fsdp; the compiler adds
+  collectives."""
 
   def __init__(self, config, model, objective, devices):
     self._parts = _Parts(config, model, objective)
@@ -252,34 +241,6 @@ class _Parts:
 
   def eval_step(self, axis_name):
     return make_eval_step(self.model, self.objective, axis_name=axis_name)
-
-
-def partition_spec(
-  axes: tuple[str | None, ...], shape: tuple[int, ...], sizes: dict[str, int]
-) -> tuple[PartitionSpec, list[str]]:
-  """How a parameter is split over the mesh, by `RULES`.
-
-  Args:
-    axes: its logical axes.
-    shape: its shape.
-    sizes: of the mesh axes.
-
-  Returns:
-    the spec, and the mesh axes left out because they do not divide their dimension.
-
-  Raises:
-    ValueError: a logical name without a rule, or two that go to one mesh axis.
-  """
-  missing = [axis for axis in axes if axis not in RULES]
-  if missing:
-    raise ValueError(f"No rule for the logical axes {missing} of {axes}; known: {[*RULES]}")
-  names = [RULES[axis] for axis in axes]
-  used = [name for name in names if name]
-  if len(set(used)) != len(used):
-    raise ValueError(f"The logical axes {axes} would split two dimensions over one mesh axis")
-  fits = [name and size % sizes[name] == 0 for name, size in zip(names, shape, strict=True)]
-  spec = PartitionSpec(*[name if fit else None for name, fit in zip(names, fits, strict=True)])
-  return spec, [name for name, fit in zip(names, fits, strict=True) if name and not fit]
 
 
 def _mesh_sizes(axes, devices):

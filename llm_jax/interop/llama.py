@@ -1,0 +1,176 @@
+"""Llama 1, 2 and 3, and what Mistral, Mixtral and Qwen share with it.
+
+Layouts: v vocabulary, d model, h heads, g key/value heads, k head size, f feed-forward.
+"""
+
+from llm_jax.errors import unknown
+from llm_jax.interop.fields import gated, published_activation, published_rope, rope
+from llm_jax.interop.weights import entries, norm_weights, weight
+from llm_jax.models import spec as specs
+
+MODEL_TYPES = ("llama",)
+# Rotation angles, which older files hold as a buffer of each layer.
+IGNORED = (r".*\.rotary_emb\.inv_freq",)
+
+
+def model_config(fields):
+  """The model of a config.json."""
+  bias = fields.take("attention_bias", False)
+  return specs.model_config(
+    **stream(fields),
+    layers={
+      "attention": attention(fields, use_bias=bias, out_bias=bias),
+      "mlp": mlp(fields, use_bias=fields.take("mlp_bias", False)),
+    },
+  )
+
+
+def published_config(spec):
+  """The config.json of a model."""
+  config = published(spec, "LlamaForCausalLM", "mlp")
+  if config is None or spec.d_model % config["num_attention_heads"]:
+    return None
+  return {
+    **config,
+    "model_type": "llama",
+    "attention_bias": spec.layers["attention"]["use_bias"],
+    "mlp_bias": spec.layers["mlp"]["use_bias"],
+  }
+
+
+def weights(spec):
+  """The table."""
+  rows = stream_weights(spec)
+  for entry in entries(spec.decoder_stages, per_layer=2):
+    fields, layer = spec.layers[entry.name], "model.layers.{}."
+    if entry.slot == 0:
+      rows += norm_weights(entry.norm, layer + "input_layernorm", entry.numbers)
+      rows += attention_weights(entry, layer + "self_attn", fields)
+    else:
+      rows += norm_weights(entry.norm, layer + "post_attention_layernorm", entry.numbers)
+      rows += mlp_weights(entry, layer + "mlp", fields)
+  return rows
+
+
+def aliases(spec):
+  """The output matrix, where it is the embedding."""
+  return {"lm_head.weight": "model.embed_tokens.weight"} if spec.tie_embeddings else {}
+
+
+def rename(name):
+  """A model without a head is stored without the prefix of its stack."""
+  return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
+
+
+# ----------------------------------------------------------------- what the relatives take over
+
+
+def stream(fields, pattern=("attention", "mlp"), tied=False):
+  """The options of the stream around the layers; `tied` where config.json does not say."""
+  return {
+    "vocab_size": fields.take("vocab_size"),
+    "d_model": fields.take("hidden_size"),
+    "pattern": pattern,
+    "repeats": fields.take("num_hidden_layers"),
+    "norm": "rmsnorm",
+    "norm_epsilon": fields.take("rms_norm_eps", 1e-6),
+    "tie_embeddings": fields.take("tie_word_embeddings", tied),
+    "max_length": fields.take("max_position_embeddings", 0),
+    "heads": causal_heads(fields),
+  }
+
+
+def causal_heads(fields):
+  """The heads by the class that wrote the file: with the vocabulary's, or none."""
+  name = fields.architecture()
+  if name.endswith(("ForCausalLM", "LMHeadModel")) or not name:
+    return ("language_model",)
+  if name.endswith("Model"):
+    return ()
+  raise unknown("architecture", name, ("...ForCausalLM", "...Model"))
+
+
+def attention(fields, base=10_000.0, **more):
+  """The options of rotary attention; `base` where config.json does not say."""
+  heads = fields.take("num_attention_heads")
+  return {
+    "num_heads": heads,
+    "num_kv_heads": fields.take("num_key_value_heads", heads),
+    "head_dim": fields.take("head_dim", fields.take("hidden_size") // heads),
+    "positions": "rope",
+    **rope(fields, base=base),
+    **more,
+  }
+
+
+def mlp(fields, **more):
+  """The options of the gated feed-forward layer."""
+  activation = gated(fields.take("hidden_act", "silu"))
+  return {"d_ff": fields.take("intermediate_size"), "activation": activation, **more}
+
+
+def published(spec, architecture, feed_forward):
+  """The fields that all of them share, or None for another kind of model.
+
+  Args:
+    spec: of the model.
+    architecture: class of transformers, "LlamaForCausalLM".
+    feed_forward: name of the second layer of its pattern.
+  """
+  if spec.kind != "decoder" or set(spec.layers) < {"attention", feed_forward}:
+    return None
+  heads, inner = spec.layers["attention"], spec.layers[feed_forward]
+  if published_activation(inner["activation"]) is None:
+    return None
+  return {
+    "architectures": [architecture if spec.heads else architecture.replace("ForCausalLM", "Model")],
+    "vocab_size": spec.vocab_size,
+    "hidden_size": spec.d_model,
+    "intermediate_size": inner["d_ff"],
+    "num_hidden_layers": sum(len(p) // 2 * repeats for p, repeats in spec.decoder_stages),
+    "num_attention_heads": heads["num_heads"],
+    "num_key_value_heads": heads["num_kv_heads"],
+    "head_dim": heads["head_dim"],
+    "hidden_act": published_activation(inner["activation"]),
+    "rms_norm_eps": spec.norm_epsilon,
+    "tie_word_embeddings": spec.tie_embeddings,
+    **({"max_position_embeddings": spec.max_length} if spec.max_length else {}),
+    **published_rope(heads["rope_base"], heads["rope_scaling"], heads["rope_fraction"]),
+  }
+
+
+def stream_weights(spec):
+  """The rows outside the layers."""
+  rows = [weight("embed/tokens", "model.embed_tokens.weight")]
+  rows += norm_weights("stack/final_norm", "model.norm")
+  if spec.heads and not spec.tie_embeddings:
+    rows.append(weight("head/out/kernel", "lm_head.weight", "v d -> d v"))
+  return rows
+
+
+def attention_weights(entry, at, fields):
+  """The rows of an attention layer whose tensors lie under `at`."""
+  heads, groups = fields["num_heads"], fields["num_kv_heads"]
+  rows = [entry.weight("out/kernel", f"{at}.o_proj.weight", "d (h k) -> h k d", h=heads)]
+  for name, count in (("q", heads), ("k", groups), ("v", groups)):
+    rows.append(
+      entry.weight(f"{name}/kernel", f"{at}.{name}_proj.weight", "(h k) d -> d h k", h=count)
+    )
+    if fields["use_bias"]:
+      rows.append(entry.weight(f"{name}/bias", f"{at}.{name}_proj.bias", "(h k) -> h k", h=count))
+  if fields["out_bias"]:
+    rows.append(entry.weight("out/bias", f"{at}.o_proj.bias"))
+  if fields["qk_norm"]:
+    rows += [entry.weight(f"{n}_norm/scale", f"{at}.{n}_norm.weight") for n in ("q", "k")]
+  return rows
+
+
+def mlp_weights(entry, at, fields):
+  """The rows of a gated feed-forward layer whose tensors lie under `at`."""
+  rows = []
+  for here, there in (("in", "up_proj"), ("gate", "gate_proj"), ("out", "down_proj")):
+    layout = "d f -> f d" if here == "out" else "f d -> d f"
+    rows.append(entry.weight(f"{here}/kernel", f"{at}.{there}.weight", layout))
+    if fields["use_bias"]:
+      rows.append(entry.weight(f"{here}/bias", f"{at}.{there}.bias"))
+  return rows
