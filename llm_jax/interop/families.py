@@ -142,7 +142,7 @@ def _meaning(spec: Spec) -> dict:
     del values["decoder_start_id"]
   if spec.positions != "learned":
     del values["max_length"], values["position_offset"]
-  if spec.positions != "t5":
+  if spec.positions != "relative":
     del values["position_buckets"], values["position_max_distance"]
   for name in dict.fromkeys(name for pattern, _ in used for name in branches(pattern)):
     for option, value in _layer_meaning(spec.layers[name]).items():
