@@ -3,18 +3,14 @@
 Legend: B batch, T position, D model, I inner, N state, R rank of the step sizes, K taps.
 """
 
-import math
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from llm_jax.modules import Projection
+from llm_jax.modules import Norm, Projection
 from llm_jax.ops.linear import linear
 from llm_jax.ops.selective_scan import selective_scan
-from llm_jax.ops.shift import causal_convolution
-
-_DT_MIN, _DT_MAX, _DT_FLOOR = 1e-3, 0.1, 1e-4  # of every published Mamba
+from llm_jax.state_space import ShortConvolution, inverse_softplus_of_steps, symmetric_uniform
 
 
 class Mamba(nn.Module):
@@ -28,16 +24,25 @@ class Mamba(nn.Module):
     d_conv: taps of the convolution.
     expand: inner width over d_model.
     dt_rank: R; 0 is d_model / 16, rounded up.
+    use_bias: of the projections from and to the stream.
+    conv_bias: of the convolution.
+    norm_maps: RMS norms of the low-rank step sizes, B and C (Jamba).
+    norm_epsilon: of those norms.
     implementation: form of `ops/selective_scan`.
 
   Source: Gu & Dao 2023, arXiv:2312.00752, section 3.4; names and initial values of
-  state-spaces/mamba, mamba_ssm/modules/mamba_simple.py.
+  state-spaces/mamba, mamba_ssm/modules/mamba_simple.py. The norms: Lieber et al. 2024,
+  arXiv:2403.19887, section 6.
   """
 
   d_state: int = 16
   d_conv: int = 4
   expand: int = 2
   dt_rank: int = 0
+  use_bias: bool = False
+  conv_bias: bool = True
+  norm_maps: bool = False
+  norm_epsilon: float = 1e-6
   implementation: str = "auto"
 
   no_decay = ("A_log", "D")
@@ -50,23 +55,27 @@ class Mamba(nn.Module):
     rank = self.dt_rank or -(-d_model // 16)
     # torch's Linear draws from a uniform distribution of variance 1 / (3 fan_in).
     xz_BT2I = Projection(
-      (2, inner), axes=("embed", None, "mlp"), use_bias=False, scale=1 / 3, name="in_proj"
+      (2, inner), axes=("embed", None, "mlp"), use_bias=self.use_bias, scale=1 / 3, name="in_proj"
     )(x_BTD)
     x_BTI, z_BTI = xz_BT2I[:, :, 0], xz_BT2I[:, :, 1]
-    conv = None if state is None else state["conv"]
-    x_BTI, conv = _Convolution(self.d_conv, name="conv1d")(x_BTI, context, conv)
+    conv = None if state is None else (state["conv"],)
+    convolution = ShortConvolution(self.d_conv, self.conv_bias, name="conv1d")
+    (x_BTI,), (conv,) = convolution((x_BTI,), context, conv)
     x_BTI = jax.nn.silu(x_BTI)
     features = (rank + 2 * self.d_state,)
     maps_BTF = Projection(features, axes=("mlp", None), use_bias=False, scale=1 / 3, name="x_proj")(
       x_BTI
     )
     dt_BTR, B_BTN, C_BTN = jnp.split(maps_BTF, (rank, rank + self.d_state), axis=-1)
+    if self.norm_maps:
+      norms = [Norm("rmsnorm", self.norm_epsilon, None, name=f"{m}_norm") for m in ("dt", "B", "C")]
+      dt_BTR, B_BTN, C_BTN = (f(m) for f, m in zip(norms, (dt_BTR, B_BTN, C_BTN), strict=True))
     dt_BTI = _StepSize(inner, name="dt_proj")(dt_BTR)
     y_BTI, ssm = self._scan(x_BTI, dt_BTI, B_BTN, C_BTN, context, state)
     y_BTD = Projection(
       (d_model,),
       axes=("mlp", "embed"),
-      use_bias=False,
+      use_bias=self.use_bias,
       scale=0.5 / context.num_blocks,
       name="out_proj",
     )(y_BTI * jax.nn.silu(z_BTI))
@@ -105,36 +114,6 @@ def _log_of_counting(key, shape):
   return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[1] + 1, dtype=jnp.float32)), shape)
 
 
-def _symmetric(bound):
-  """Uniform in [-bound, bound]."""
-  return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
-
-
-def _inverse_softplus_of_steps(key, shape):
-  """Biases whose softplus is spread evenly, on a log scale, over the published step sizes."""
-  low, high = math.log(_DT_MIN), math.log(_DT_MAX)
-  dt = jnp.maximum(jnp.exp(jax.random.uniform(key, shape, minval=low, maxval=high)), _DT_FLOOR)
-  return dt + jnp.log(-jnp.expm1(-dt))
-
-
-class _Convolution(nn.Module):
-  """The short depthwise convolution's parameters, drawn as torch's Conv1d draws them."""
-
-  taps: int
-
-  @nn.compact
-  def __call__(self, x_BTI, context, state):
-    init = _symmetric(self.taps**-0.5)
-    inner = x_BTI.shape[-1]
-    kernel_KI = self.param(
-      "kernel", nn.with_logical_partitioning(init, (None, "mlp")), (self.taps, inner)
-    )
-    bias_I = self.param("bias", nn.with_logical_partitioning(init, ("mlp",)), (inner,))
-    return causal_convolution(
-      x_BTI, kernel_KI, bias_I, context.positions_BT, context.segments_BT, state
-    )
-
-
 class _StepSize(nn.Module):
   """softplus of an affine map of the low-rank step sizes, in float32."""
 
@@ -143,9 +122,9 @@ class _StepSize(nn.Module):
   @nn.compact
   def __call__(self, dt_BTR):
     rank = dt_BTR.shape[-1]
-    kernel_init = nn.with_logical_partitioning(_symmetric(rank**-0.5), (None, "mlp"))
+    kernel_init = nn.with_logical_partitioning(symmetric_uniform(rank**-0.5), (None, "mlp"))
     kernel_RI = self.param("kernel", kernel_init, (rank, self.inner))
-    bias_init = nn.with_logical_partitioning(_inverse_softplus_of_steps, ("mlp",))
+    bias_init = nn.with_logical_partitioning(inverse_softplus_of_steps(), ("mlp",))
     bias_I = self.param("bias", bias_init, (self.inner,))
     # float32: steps of 1e-3 are exponents of long products.
     return jax.nn.softplus(linear(dt_BTR, kernel_RI).astype(jnp.float32) + bias_I[None, None])

@@ -14,6 +14,7 @@ from llm_jax.errors import UserError, unknown
 from llm_jax.modules import Projection
 from llm_jax.ops.linear import linear
 from llm_jax.ops.linear_recurrence import linear_recurrence
+from llm_jax.state_space import log_uniform
 
 _SLOWEST = -1e-4  # largest real part of an eigenvalue: longer documents than trained on stay stable
 
@@ -88,7 +89,7 @@ class S5(nn.Module):
     p = len(eigenvalues_P)
     re_P = self._weight("Lambda_re", _constant(eigenvalues_P.real), (p,), "state")
     im_P = self._weight("Lambda_im", _constant(eigenvalues_P.imag), (p,), "state")
-    log_step_P = self._weight("log_step", self._log_steps, (p,), "state")
+    log_step_P = self._weight("log_step", log_uniform(self.dt_min, self.dt_max), (p,), "state")
     # The paper draws a real B and a complex C of variance 1 / N and turns them into the eigenbasis.
     # That is unitary, its kept half isotropic, so what it makes of them can be drawn directly.
     B_DP = self._complex("B", 0.5 / self.d_state, (d_model, p), "embed", "state")
@@ -114,10 +115,6 @@ class S5(nn.Module):
     upper = 0.5 * np.triu(root[:, None] * root[None, :], 1)
     w = np.linalg.eigvalsh(-1j * (upper - upper.T))[: size // 2]
     return np.tile(-0.5 + 1j * w, self.blocks)
-
-  def _log_steps(self, key, shape):
-    low, high = math.log(self.dt_min), math.log(self.dt_max)
-    return jax.random.uniform(key, shape, minval=low, maxval=high)
 
   def _gated(self, y_BTD, context):
     """GELU, then a sigmoid gate of it."""
