@@ -1,4 +1,4 @@
-"""GPT-1: learned positions, layer norm after each layer and none at the end, GELU (Radford et al. 2018).
+"""GPT-1: learned positions, layer norm after each layer, none at the end (Radford et al. 2018).
 
 The one published size is 117m.
 
