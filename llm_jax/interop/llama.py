@@ -117,7 +117,7 @@ def published(spec, architecture, feed_forward):
     architecture: class of transformers, "LlamaForCausalLM".
     feed_forward: name of the second layer of its pattern.
   """
-  if spec.kind != "decoder" or set(spec.layers) < {"attention", feed_forward}:
+  if spec.kind != "decoder" or set(spec.layers) - {"local"} != {"attention", feed_forward}:
     return None
   heads, inner = spec.layers["attention"], spec.layers[feed_forward]
   if published_activation(inner["activation"]) is None:
