@@ -17,7 +17,7 @@ from llm_jax.interop.pretrained import load_pretrained, save_pretrained
 from tests.parity import harness
 
 FAMILIES = harness.families()
-CASES = [pytest.param(case, id=case.name) for cases in FAMILIES.values() for case in cases]
+CASES = [pytest.param(case, id=case.name) for family in FAMILIES.values() for case in family.CASES]
 LIVE = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 live = pytest.mark.skipif(not LIVE, reason="torch and transformers are not installed")
 
@@ -31,8 +31,8 @@ def check(case, found, expected, aliases):
 
 
 def test_every_family_has_two_cases_of_different_names():
-  assert min(map(len, FAMILIES.values())) >= 2
-  names = [case.name for cases in FAMILIES.values() for case in cases]
+  assert min(len(family.CASES) for family in FAMILIES.values()) >= 2
+  names = [case.name for family in FAMILIES.values() for case in family.CASES]
   assert len(names) == len(set(names))
 
 

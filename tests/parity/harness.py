@@ -7,6 +7,7 @@ folder is read by the reference (`tests/parity/reference.py`, needs torch) and b
 Legend: B batch, T position, S source position, D model, V vocabulary.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -17,6 +18,7 @@ import pkgutil
 import re
 import tempfile
 import zlib
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -130,16 +132,17 @@ def draw(case: Case, name: str, shape) -> np.ndarray:
   return values.astype(np.float32)
 
 
-def families() -> dict[str, list[Case]]:
-  """Every `tests/parity/<family>.py` that has CASES, found on disk."""
+def families() -> dict[str, ModuleType]:
+  """Every `tests/parity/<family>.py` that has CASES, found on disk.
+
+  Its docstring begins with the family's name and a colon; TRAINED, if it is there, says what
+  trained checkpoint the tests try.
+  """
   import tests.parity
 
-  found = {}
-  for module in pkgutil.iter_modules(tests.parity.__path__):
-    cases = getattr(importlib.import_module(f"tests.parity.{module.name}"), "CASES", None)
-    if cases:
-      found[module.name] = cases
-  return found
+  names = sorted(module.name for module in pkgutil.iter_modules(tests.parity.__path__))
+  found = {name: importlib.import_module(f"tests.parity.{name}") for name in names}
+  return {name: module for name, module in found.items() if hasattr(module, "CASES")}
 
 
 @dataclasses.dataclass
@@ -280,9 +283,24 @@ def _outputs_and_gradients(case, model, params):
   return jax.grad(loss, has_aux=True)(params)
 
 
+@contextlib.contextmanager
+def _quick_compilation():
+  """Compiled code that runs once need not be fast: two thirds of the time to make it."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  try:
+    yield
+  finally:
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @functools.cache
 def ours(case: Case) -> Numbers:
   """What our model, loaded from the case's folder, makes of its batch."""
+  with _quick_compilation():
+    return _ours(case)
+
+
+def _ours(case):
   model, params = load_pretrained(folder_of(case))
   gradients, outputs = _outputs_and_gradients(case, model, params)
   with tempfile.TemporaryDirectory() as folder:

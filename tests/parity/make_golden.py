@@ -46,7 +46,7 @@ def main(names: list[str]) -> None:
   for name in names or families:
     if name not in families:
       raise unknown("family", name, families)
-    for case in families[name]:
+    for case in families[name].CASES:
       make(case)
       print(report(case), flush=True)
 

@@ -1,0 +1,70 @@
+"""Writes the README's table "Verified against": `python -m tests.parity_table`.
+
+Needs requirements-parity.txt. The numbers are those that the tests compare with their tolerances.
+"""
+
+import importlib
+import pathlib
+import re
+
+import transformers
+
+from tests.parity import harness, reference
+
+README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- verified -->\n", "<!-- end of verified -->"
+HEAD = "| family | reference | outputs | gradients | trained checkpoint |\n| --- | --- | --- | --- | --- |"
+_KINDS = ("decoder", "encoder", "encoder_decoder")
+
+
+def title(module) -> str:
+  """The family's name, with which its file begins."""
+  return module.__doc__.split(":")[0]
+
+
+def measured(module) -> tuple:
+  """(family, reference, largest differences of outputs and of gradients, trained checkpoint)."""
+  outputs, gradients = [], []
+  for case in module.CASES:
+    folder = harness.folder_of(case)
+    model, _ = reference.open_folder(folder, case.model)
+    aliases, ours = reference.aliases(model, folder), harness.ours(case)
+    theirs = reference.numbers(case, model)
+    assert ours.ids == theirs.ids, f"{case.name}: other greedy tokens"
+    outputs += harness.output_differences(case, ours, theirs).values()
+    gradients += harness.gradient_differences(ours, theirs, aliases).values()
+  classes = ", ".join(dict.fromkeys(case.model for case in module.CASES))
+  version = f"transformers {transformers.__version__}, {classes}"
+  return title(module), version, max(outputs), max(gradients), getattr(module, "TRAINED", "")
+
+
+def rows() -> list[tuple]:
+  """One for each family: those of `tests/parity`, then those of `tests/test_parity_*.py`."""
+  modules = harness.families().values()
+  order = lambda module: (_KINDS.index(module.CASES[0].kind), title(module))
+  found = []
+  for module in sorted(modules, key=order):
+    found.append(measured(module))
+    print(line(found[-1]), flush=True)
+  for path in sorted(README.parent.glob("tests/test_parity_*.py")):
+    module = importlib.import_module(f"tests.{path.stem}")
+    found += module.differences() if hasattr(module, "differences") else []
+  return found
+
+
+def line(row) -> str:
+  """A row of the table."""
+  family, version, outputs, gradients, trained = row
+  numbers = [re.sub("e-0?", "e-", f"{value:.1e}") for value in (outputs, gradients)]
+  return f"| {' | '.join([family, version, *numbers, trained])} |"
+
+
+def main() -> None:
+  text = README.read_text()
+  before, after = text.split(BEGIN)[0], text.split(END)[1]
+  table = "\n".join([HEAD, *map(line, rows())])
+  README.write_text(f"{before}{BEGIN}{table}\n{END}{after}")
+
+
+if __name__ == "__main__":
+  main()
