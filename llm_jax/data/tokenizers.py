@@ -32,10 +32,12 @@ class Vocabulary:
   Attributes:
     size: all ids are below it.
     special: (name, id) of the tokens that stand for no text.
+    end_id: the one before and after each document.
   """
 
   size: int
   special: tuple[tuple[str, int], ...] = ()
+  end_id: int = 0
 
   @classmethod
   def numbered(cls, size: int, special: Sequence[Sequence[str]]) -> "Vocabulary":
@@ -73,7 +75,7 @@ class Tokenizer:
     self.vocab_size = max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
     added = self._inner.get_added_tokens_decoder().items()
     special = tuple((token.content, index) for index, token in added if token.special)
-    self.vocabulary = Vocabulary(self.vocab_size, special)
+    self.vocabulary = Vocabulary(self.vocab_size, special, self.end_id)
 
   def extended(self, special: Sequence[Sequence[str]]) -> "Tokenizer":
     """This tokenizer with more special tokens.

@@ -112,14 +112,15 @@ class Decoding:
 
 
 def generate(model, params, prompts, *, tokenizer=None, **options) -> list:
-  """Continues each prompt.
+  """Continues each prompt; of an encoder-decoder, answers each source.
 
   Args:
-    model: a decoder from `llm_jax.build`.
+    model: a decoder or an encoder-decoder from `llm_jax.build`.
     params: its parameters.
     prompts: lists of token ids of any lengths, or strings if there is a tokenizer.
-    tokenizer: turns strings into ids, after the document mark that the model was trained with, and
-      back; its end token is the default of eos_token_id.
+    tokenizer: turns strings into ids, with the document mark that the model was trained with (a
+      prompt stands behind one, a source before one), and back; its end token is the default of
+      eos_token_id.
     **options: the fields of `Options`.
 
   Returns:
@@ -130,7 +131,7 @@ def generate(model, params, prompts, *, tokenizer=None, **options) -> list:
       than the model has learned positions for.
   """
   options = _options(options, tokenizer)
-  rows = _encode(prompts, tokenizer)
+  rows = _encode(model, prompts, tokenizer)
   made = next(_chunks(model, params, rows, options, options.max_new_tokens))
   return [tokenizer.decode(row) for row in made] if tokenizer else made
 
@@ -142,7 +143,7 @@ def stream(model, params, prompts, *, tokenizer=None, chunk: int = 16, **options
   joined they are what `generate` returns. The device hands over one array a chunk.
   """
   options = _options(options, tokenizer)
-  rows = _encode(prompts, tokenizer)
+  rows = _encode(model, prompts, tokenizer)
   if tokenizer is None:
     yield from _chunks(model, params, rows, options, chunk)
     return
@@ -162,11 +163,13 @@ def _options(given: dict, tokenizer) -> Options:
   return Options(**given)
 
 
-def _encode(prompts, tokenizer) -> list[list[int]]:
+def _encode(model, prompts, tokenizer) -> list[list[int]]:
   if isinstance(prompts, str):
     raise UserError("prompts must be a list; for a single prompt write [prompt].")
   if tokenizer is None:
     return [list(prompt) for prompt in prompts]
+  if model.spec.kind == "encoder_decoder":
+    return [[*tokenizer.encode(prompt), tokenizer.end_id] for prompt in prompts]
   return [[tokenizer.end_id, *tokenizer.encode(prompt)] for prompt in prompts]
 
 
@@ -189,9 +192,9 @@ def _chunks(model, params, rows, options: Options, chunk: int) -> Iterator[list[
 
 def _check(model, rows, options: Options) -> None:
   spec = model.spec
-  if spec.kind != "decoder" or "language_model" not in spec.heads:
+  if spec.kind == "encoder" or "language_model" not in spec.heads:
     raise UserError(
-      "generate needs a decoder with a language model head, found "
+      "generate needs a decoder or encoder_decoder with a language model head, found "
       f"model.kind={spec.kind!r} with model.heads={spec.heads}."
     )
   if not rows:
@@ -205,23 +208,29 @@ def _check(model, rows, options: Options) -> None:
         f"Prompt {index} has token {wrong[0]}, outside the model's vocabulary of "
         f"{spec.vocab_size}. Was it made with another tokenizer?"
       )
-    total = len(row) + options.max_new_tokens
+    two_stacks = spec.kind == "encoder_decoder"  # each with positions of its own
+    total = (max if two_stacks else sum)((len(row), options.max_new_tokens))
     if spec.positions == "learned" and total > spec.max_length:
       raise UserError(
         f"Prompt {index} has {len(row)} tokens and max_new_tokens is {options.max_new_tokens}, "
-        f"together {total}; the model has learned {spec.max_length} positions. Shorten one of them."
+        f"{'at most' if two_stacks else 'together'} {total}; the model has learned "
+        f"{spec.max_length} positions. Shorten one of them."
       )
 
 
 def _start(model, params, rows, options: Options) -> Decoding:
-  """The rows' prompts read, all but their last tokens."""
-  longest = max(map(len, rows))
-  state = initial_state(model, len(rows), _bucket(longest + options.max_new_tokens))
-  state = prefill(model, params, state, *padded([row[:-1] for row in rows]))
+  """The prompts read, all but their last tokens; or the sources, with the start token to come."""
+  if model.spec.kind == "encoder_decoder":
+    state = read_sources(model, params, *padded(rows), _bucket(options.max_new_tokens))
+    last_B = [model.spec.decoder_start_id] * len(rows)
+  else:
+    longest = max(map(len, rows))
+    state = initial_state(model, len(rows), _bucket(longest + options.max_new_tokens))
+    state = prefill(model, params, state, *padded([row[:-1] for row in rows]))
+    last_B = [row[-1] for row in rows]
   if options.num_return_sequences > 1:
     state = jax.tree.map(lambda a: jnp.repeat(a, options.num_return_sequences, axis=0), state)
-  last_B = np.repeat([row[-1] for row in rows], options.num_return_sequences)
-  return decoding_from(state, last_B, options.seed)
+  return decoding_from(state, np.repeat(last_B, options.num_return_sequences), options.seed)
 
 
 def decoding_from(state, token_B, seed: int = 0) -> Decoding:
@@ -258,6 +267,20 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 def initial_state(model, batch: int, max_length: int):
   """The model's state before the first token, its caches in the model's compute type."""
   return model.initial_state(batch, max_length, dtype=jnp.dtype(model.dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "max_length"))
+def read_sources(model, params, source_BS, segments_BS, max_length: int):
+  """The state of an encoder-decoder before the first of `max_length` target tokens: it holds what
+  the layers make of the memory, and the memory itself is needed no more."""
+  dtype = jnp.dtype(model.dtype)
+  state = model.initial_state(*source_BS.shape[:1], max_length, source_BS.shape[1], dtype=dtype)
+  variables = {"params": params}
+  memory_BSD = model.apply(variables, source_BS, segments_BS, method="encode")
+  padding_B1 = jnp.zeros_like(source_BS[:, :1])  # a token that is none leaves no other trace
+  return model.apply(
+    variables, padding_B1, memory_BSD, segments_BS, padding_B1, state, method="decode"
+  ).state
 
 
 def prefill(model, params, state, tokens_BT, segments_BT):
@@ -298,9 +321,7 @@ def decode(model, params, decoding: Decoding, rule: Rule, ends_E, limit, size: i
   def step(carry):
     d, index, tokens_BN = carry
     segments_B1 = jnp.logical_not(d.done_B)[:, None].astype(jnp.int32)
-    output = model.apply(
-      {"params": params}, d.token_B[:, None], segments=segments_B1, state=d.state
-    )
+    output = _next(model, params, d.token_B[:, None], segments_B1, d.state)
     key_B = jax.vmap(jax.random.fold_in, (0, None))(d.key_B, d.step)
     token_B = rule.choose(key_B, output.logits[:, 0])
     tokens_BN = tokens_BN.at[:, index].set(jnp.where(d.done_B, -1, token_B))
@@ -313,3 +334,13 @@ def decode(model, params, decoding: Decoding, rule: Rule, ends_E, limit, size: i
   tokens_BN = jnp.full((decoding.token_B.shape[0], size), -1, jnp.int32)
   decoding, _, tokens_BN = jax.lax.while_loop(unfinished, step, (decoding, 0, tokens_BN))
   return decoding, tokens_BN
+
+
+def _next(model, params, token_B1, segments_B1, state):
+  """The Output of one token a row."""
+  variables = {"params": params}
+  if model.spec.kind == "encoder_decoder":
+    return model.apply(
+      variables, token_B1, target_segments=segments_B1, state=state, method="decode"
+    )
+  return model.apply(variables, token_B1, segments=segments_B1, state=state)

@@ -62,7 +62,12 @@ def loss(model, params, batch: dict[str, jax.Array], rngs: dict, train: bool):
     rngs=rngs,
     mutable=["losses"],
   )
-  loss_BT, correct_BT = cross_entropy(output.logits, batch["targets"])
+  return sums(output.logits, collections, batch)
+
+
+def sums(logits_BTV, collections, batch: dict[str, jax.Array]):
+  """What `loss` returns, from logits of the batch's targets and what the layers put aside."""
+  loss_BT, correct_BT = cross_entropy(logits_BTV, batch["targets"])
   counts = count(batch)
   weights_BT, tokens = batch["weights"], counts["tokens"]
   nats = jnp.sum(loss_BT * weights_BT)

@@ -1,0 +1,123 @@
+"""Span corruption: spans of a text are cut out of the source, and the target says what they were.
+
+  text    Thank you for inviting me to your party last week
+  source  Thank you <0> me to your party <1> week <end>
+  target  <0> for inviting <1> last <end>
+
+Source: Raffel et al. 2020, arXiv:1910.10683, section 3.1.4; numbers and lengths of spans are drawn
+as its code does (random_spans_noise_mask), and like there each text begins with a part that stays
+and ends with a span.
+
+Legend: B batch, T position in the stored row and in the source, U target position.
+"""
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llm_jax.data.tokenizers import Vocabulary
+from llm_jax.objectives.next_token import count, sums
+
+__all__ = ["HEAD", "KINDS", "SPECIAL_TOKENS", "count", "loss", "transform"]
+
+KINDS = ("encoder_decoder",)  # models it suits
+HEAD = "language_model"  # the head it trains
+SENTINELS = 100
+# The first sentinel has the highest id, as in the published vocabularies.
+SPECIAL_TOKENS = tuple((f"<extra_id_{i}>",) for i in reversed(range(SENTINELS)))
+
+NOISE = 0.15  # of a text's tokens
+MEAN_SPAN = 3.0  # tokens
+
+
+def transform(row: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+  """Makes a stored row into pairs of a source and a target, one for each document in it.
+
+  Args:
+    row: tokens, segments (0 = padding) and document_ids, int, each (T+1,); key, uint32, what the
+      spans are drawn from beside the tokens themselves.
+    vocabulary: of the tokenizer, with the sentinels among its special tokens.
+
+  Returns:
+    tokens, segments, document_ids of the sources, int32 (T,); targets, target_segments, int32
+    (U,), and weights, float32 (U,): 1 at the targets' tokens. U is a quarter of T and eight: one
+    document takes a fifth of it. Where many short ones take more, the last targets are cut.
+  """
+  tokens_T = np.asarray(row["tokens"], np.int32)[:-1]
+  segments_T = np.asarray(row["segments"], np.int32)[:-1]
+  ids_T = np.asarray(row["document_ids"], np.int32)[:-1]
+  # RandomState: numpy promises its stream for ever, and a run may be resumed under another numpy.
+  seed = [zlib.crc32(tokens_T.tobytes()), *row.get("key", ())]
+  random = np.random.RandomState(np.random.PCG64(seed))
+  found = {
+    name: [] for name in ("tokens", "segments", "document_ids", "targets", "target_segments")
+  }
+  for segment in np.unique(segments_T[segments_T > 0]):
+    here = (segments_T == segment) & (tokens_T != vocabulary.end_id)
+    if here.sum() < 2:  # nothing could be cut out of it and something be left
+      continue
+    source, target = corrupt(tokens_T[here].tolist(), vocabulary, random)
+    found["tokens"] += source
+    found["segments"] += [segment] * len(source)
+    found["document_ids"] += [ids_T[here][0]] * len(source)
+    found["targets"] += target
+    found["target_segments"] += [segment] * len(target)
+  source, target = len(tokens_T), len(tokens_T) // 4 + 8
+  example = {
+    name: _filled(values, target if "target" in name else source, -(name == "document_ids"))
+    for name, values in found.items()
+  }
+  return example | {"weights": (example["target_segments"] > 0).astype(np.float32)}
+
+
+def corrupt(text: list[int], vocabulary: Vocabulary, random) -> tuple[list[int], list[int]]:
+  """The source and the target of one text of two tokens or more."""
+  sentinels = _sentinels(vocabulary)
+  noise = min(max(round(len(text) * NOISE), 1), len(text) - 1)
+  # No more spans than there are sentinels, nor than parts that stay: longer ones instead.
+  most = min(len(sentinels), noise, len(text) - noise)
+  spans = min(max(round(noise / MEAN_SPAN), 1), most)
+  kept, cut = (_parts(n, spans, random) for n in (len(text) - noise, noise))
+  source, target, at = [], [], 0
+  for sentinel, stays, goes in zip(sentinels, kept, cut, strict=False):
+    source += [*text[at : at + stays], sentinel]
+    target += [sentinel, *text[at + stays : at + stays + goes]]
+    at += stays + goes
+  return [*source, vocabulary.end_id], [*target, vocabulary.end_id]
+
+
+def loss(model, params, batch: dict[str, jax.Array], rngs: dict, train: bool):
+  """Sums of the losses over the batch, as those of `next_token`, over the targets' tokens."""
+  targets_BU, segments_BU = batch["targets"], batch["target_segments"]
+  before_BU = jnp.pad(targets_BU, ((0, 0), (1, 0)))[:, :-1]
+  first_BU = segments_BU != jnp.pad(segments_BU, ((0, 0), (1, 0)))[:, :-1]
+  output, collections = model.apply(
+    {"params": params},
+    batch["tokens"],
+    jnp.where(first_BU, model.spec.decoder_start_id, before_BU),
+    source_segments=batch["segments"],
+    target_segments=segments_BU,
+    train=train,
+    rngs=rngs,
+    mutable=["losses"],
+  )
+  return sums(output.logits, collections, batch)
+
+
+@functools.lru_cache(maxsize=8)
+def _sentinels(vocabulary: Vocabulary) -> tuple[int, ...]:
+  """Their ids, the first to be used first."""
+  return tuple(vocabulary.id_of(names) for names in reversed(SPECIAL_TOKENS))
+
+
+def _parts(total: int, parts: int, random) -> list[int]:
+  """A number as a sum of so many positive ones, every such sum equally likely."""
+  cuts = np.sort(random.permutation(total - 1)[: parts - 1]) + 1
+  return np.diff(cuts, prepend=0, append=total).tolist()
+
+
+def _filled(values, length: int, padding: int) -> np.ndarray:
+  return np.array((values + [padding] * length)[:length], np.int32)
