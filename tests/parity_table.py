@@ -13,7 +13,7 @@ from tests.parity import harness, reference
 
 README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- verified -->\n", "<!-- end of verified -->"
-HEAD = "| family | reference | outputs | gradients | trained checkpoint |\n| --- | --- | --- | --- | --- |"
+HEAD = ("family", "reference", "logits", "gradients", "trained checkpoint")
 _KINDS = ("decoder", "encoder", "encoder_decoder")
 
 
@@ -56,13 +56,17 @@ def line(row) -> str:
   """A row of the table."""
   family, version, outputs, gradients, trained = row
   numbers = [re.sub("e-0?", "e-", f"{value:.1e}") for value in (outputs, gradients)]
-  return f"| {' | '.join([family, version, *numbers, trained])} |"
+  return _joined((family, version, *numbers, trained))
+
+
+def _joined(cells) -> str:
+  return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
   text = README.read_text()
   before, after = text.split(BEGIN)[0], text.split(END)[1]
-  table = "\n".join([HEAD, *map(line, rows())])
+  table = "\n".join([_joined(HEAD), _joined(["---"] * len(HEAD)), *map(line, rows())])
   README.write_text(f"{before}{BEGIN}{table}\n{END}{after}")
 
 
