@@ -79,6 +79,7 @@ STATEFUL = [
     {"final_norm": False},
     {"embedding_norm": True},
     {"embedding_scale": True},
+    {"embedding_scale": True, "embedding_scale_dtype": "bfloat16"},
     {"tie_embeddings": False},
     {"logit_soft_cap": 2.0},
     {"norm_epsilon": 1.0},

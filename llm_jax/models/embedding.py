@@ -53,7 +53,8 @@ class Embedding(nn.Module):
     spec, positions_BT = self.spec, jnp.maximum(positions_BT, 0)
     x_BTD = (self.tokens if self.has_table else table_VD)[tokens_BT].astype(dtype)
     if spec.embedding_scale:
-      x_BTD = x_BTD * jnp.asarray(math.sqrt(spec.d_model), dtype)
+      factor = jnp.asarray(math.sqrt(spec.d_model), spec.embedding_scale_dtype)
+      x_BTD = x_BTD * factor.astype(dtype)
     if spec.positions == "learned":
       x_BTD = x_BTD + self.positions[positions_BT + spec.position_offset].astype(dtype)
     elif spec.positions.startswith("sinusoidal"):

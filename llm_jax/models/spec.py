@@ -16,6 +16,7 @@ KINDS = ("decoder", "encoder", "encoder_decoder")
 _CHOICES = {
   "kind": KINDS,
   "positions": ("none", "learned", "sinusoidal", "sinusoidal_halves", "relative"),
+  "embedding_scale_dtype": ("float32", "bfloat16"),
   "norm": NORMS,
   "norm_placement": ("pre", "post", "sandwich"),
   "remat": ("none", "full", "dots"),
@@ -48,6 +49,7 @@ class Spec:
     final_norm: a norm after the stack.
     embedding_norm: a norm after the embedding.
     embedding_scale: multiply embeddings by sqrt(d_model).
+    embedding_scale_dtype: type that this factor is rounded to, float32 or bfloat16.
     heads: language_model, masked_lm, next_sentence, pooler; the first makes `Output.logits`.
     tie_embeddings: the vocabulary head's matrix is the embedding table.
     head_bias: the vocabulary head adds a bias.
@@ -80,6 +82,7 @@ class Spec:
   final_norm: bool = True
   embedding_norm: bool = False
   embedding_scale: bool = False
+  embedding_scale_dtype: str = "float32"
   heads: tuple = ("language_model",)
   tie_embeddings: bool = True
   head_bias: bool = False
