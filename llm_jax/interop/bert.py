@@ -104,7 +104,7 @@ def published_config(spec):
   """config.json of a model, or None if it has options that BERT does not know."""
   heads = {heads: name for name, heads in _ARCHITECTURES.items()}
   config = published_options(spec)
-  if config is None or spec.position_offset:
+  if config is None or spec.position_offset or not spec.token_types:
     return None
   names = {("masked_lm", "pooler"): "BertForMaskedLM", ("pooler",): "BertModel"} | heads
   name = names.get(spec.heads)

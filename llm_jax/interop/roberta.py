@@ -27,7 +27,7 @@ def published_config(spec):
     ("pooler",): "RobertaModel",
     (): "RobertaModel",
   }
-  if config is None or spec.position_offset < 1 or spec.heads not in names:
+  if config is None or spec.heads not in names or not (spec.position_offset and spec.token_types):
     return None
   return {
     **config,
