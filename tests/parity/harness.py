@@ -324,7 +324,8 @@ def output_differences(case: Case, found: Numbers, expected: Numbers) -> dict[st
 def gradient_differences(found: Numbers, expected: Numbers, aliases: dict) -> dict[str, float]:
   """Largest difference of each tensor's gradient, relative to the gradient's largest entry.
 
-  Where `expected` holds summaries, those are compared, relative to the gradient's norm.
+  Where `expected` holds summaries, those are compared, relative to a fifth of the gradient's norm:
+  about its largest entry, or less, so that an entry that is wrong shows.
 
   Args:
     aliases: {name of a tied copy: name in the reference's file}; either name will do.
@@ -337,7 +338,7 @@ def gradient_differences(found: Numbers, expected: Numbers, aliases: dict) -> di
     pairs = {name: (summary(name, ours), value) for name, (ours, value) in pairs.items()}
   sizes = {name: np.abs(value).max() for name, (_, value) in pairs.items()}
   if expected.summarised:
-    sizes = {name: value[0] for name, (_, value) in pairs.items()}
+    sizes = {name: value[0] / 5 for name, (_, value) in pairs.items()}
   floor = SMALL * max(sizes.values())
   return {
     name: float(np.abs(ours - value).max() / max(sizes[name], floor))
