@@ -89,12 +89,12 @@ def mixing_init(context, power: float = 1.0, lift: float = 0.0):
   def init(key, shape, dtype=jnp.float32):
     channel_D = jnp.arange(shape[0], dtype=dtype) / shape[0]
     depth = jnp.asarray(context.depth, dtype)
-    return channel_D ** (power * (1 - depth / context.num_blocks)) + lift * _relative_depth(context)
+    return channel_D ** (power * (1 - depth / context.num_blocks)) + lift * relative_depth(context)
 
   return init
 
 
-def _relative_depth(context):
+def relative_depth(context):
   """0 in the first block, 1 in the last."""
   return jnp.asarray(context.depth, jnp.float32) / max(context.num_blocks - 1, 1)
 
@@ -105,7 +105,7 @@ def _decay_init(context):
 
   def init(key, shape, dtype=jnp.float32):
     channel_D = jnp.arange(shape[0], dtype=dtype) / max(shape[0] - 1, 1)
-    return -5 + 8 * channel_D ** (0.7 + 1.3 * _relative_depth(context))
+    return -5 + 8 * channel_D ** (0.7 + 1.3 * relative_depth(context))
 
   return init
 

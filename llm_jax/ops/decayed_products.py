@@ -8,10 +8,11 @@ N chunks, C position in a chunk (t of the query, s of the key).
 import jax
 import jax.numpy as jnp
 
-# Value and gradient of wkv6 / wkv7, B 8, T 256, 4 heads of 64, two CPU cores: chunks of 16 in blocks
-# of 4 take 61 / 96 ms, of 8 76 / 105, of 16 108; chunks of 32 94 / 267, of 64 260. A product whose
-# factors may overflow saves 2 ms of wkv7's 96. Accelerators want longer chunks; unmeasured.
+# Value and gradient of wkv6 / wkv7, B 8, T 256, 4 heads of 64, two CPU cores: chunks of 16 in
+# blocks of 4 take 61 / 96 ms, of 8 76 / 105, of 16 108 / -; chunks of 32 94 / 267, of 64 260 / -.
+# One product whose factors may overflow saves 2 ms of wkv7's. Accelerators: unmeasured.
 CHUNK, BLOCK = 16, 4
+SHORTEST = 64  # below as many tokens a scan is as quick, and compiles in a third of the time
 
 
 def in_chunks(x_BT: jax.Array, size: int) -> jax.Array:
@@ -31,14 +32,14 @@ def out_of_chunks(y_NBHCK: jax.Array, length: int) -> jax.Array:
   return y_BNCHK.reshape(batch, chunks * size, heads, channels)[:, :length]
 
 
-def earlier(x: jax.Array, axis: int = -2) -> jax.Array:
-  """What stands one position earlier, zeros first."""
-  return jnp.roll(x, 1, axis).at[(*[slice(None)] * (axis % x.ndim), 0)].set(0)
+def earlier(x_CK: jax.Array) -> jax.Array:
+  """What stands one position earlier on the last axis but one, zeros first."""
+  return jnp.pad(x_CK[..., :-1, :], [(0, 0)] * (x_CK.ndim - 2) + [(1, 0), (0, 0)])
 
 
-def later(x: jax.Array, axis: int = -2) -> jax.Array:
-  """What stands one position later, zeros last."""
-  return jnp.roll(x, -1, axis).at[(*[slice(None)] * (axis % x.ndim), -1)].set(0)
+def later(x_CK: jax.Array) -> jax.Array:
+  """What stands one position later on the last axis but one, zeros last."""
+  return jnp.pad(x_CK[..., 1:, :], [(0, 0)] * (x_CK.ndim - 2) + [(0, 1), (0, 0)])
 
 
 def decayed_products(q_XBHCK, k_YBHCK, summed_BHCK, block: int = BLOCK) -> jax.Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from llm_jax.errors import unknown
 from llm_jax.ops.decayed_products import (
   CHUNK,
+  SHORTEST,
   decayed_products,
   earlier,
   in_chunks,
@@ -105,7 +106,7 @@ def wkv6(
     log_decay_BTHK = jnp.where(real_BT11, log_decay_BTHK, 0)
     k_BTHK = jnp.where(real_BT11, k_BTHK, 0)
   if implementation == "auto":
-    implementation = "chunked" if r_BTHK.shape[1] >= CHUNK else "reference"
+    implementation = "chunked" if r_BTHK.shape[1] >= SHORTEST else "reference"
   if implementation not in _FORMS:
     raise unknown("implementation of wkv6", implementation, ("auto", *_FORMS))
   inputs = (r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, bonus_HK)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from llm_jax.errors import unknown
 from llm_jax.ops.decayed_products import (
   CHUNK,
+  SHORTEST,
   decayed_products,
   earlier,
   in_chunks,
@@ -149,7 +150,7 @@ def wkv7(
       jnp.where(real_BT11, x, 0) for x in (log_decay_BTHK, k_BTHK, b_BTHK)
     )
   if implementation == "auto":
-    implementation = "chunked" if r_BTHK.shape[1] >= CHUNK else "reference"
+    implementation = "chunked" if r_BTHK.shape[1] >= SHORTEST else "reference"
   if implementation not in _FORMS:
     raise unknown("implementation of wkv7", implementation, ("auto", *_FORMS))
   inputs = (r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, a_BTHK, b_BTHK)
