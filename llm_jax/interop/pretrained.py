@@ -43,7 +43,7 @@ def load_pretrained(
     raise unknown("param_dtype", param_dtype, _PARAM_DTYPES)
   checkpoint = files.open_checkpoint(path)
   family, config = _family(checkpoint)
-  fields = Fields(config)
+  fields = Fields(config, tensors=checkpoint.tensors)
   model_config = family.model_config(fields)
   fields.finish()
   model = build.build(model_config, dtype)

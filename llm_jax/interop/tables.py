@@ -85,7 +85,7 @@ class Table:
       shape, dtype = self._shapes[row.path], param_dtype or _common_dtype(row, tensors)
       part = functools.partial(_part, row, tensors, dtype, shape)
       if mesh is None:
-        params[row.path] = jnp.asarray(part((slice(None),) * len(shape)))
+        params[row.path] = jax.device_put(part((slice(None),) * len(shape)))
         continue
       spec, _ = partition_spec(axes[row.path], shape, dict(mesh.shape))
       place = NamedSharding(mesh, spec)
