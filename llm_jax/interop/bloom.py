@@ -6,6 +6,7 @@ the model's, and their activation are fixed in transformers' `bloom`, which is f
 
 from llm_jax.errors import UserError
 from llm_jax.interop.gpt_neox import layer_weights
+from llm_jax.interop.llama import causal_heads
 from llm_jax.interop.weights import norm_weights, weight
 from llm_jax.models import spec as specs
 
@@ -22,7 +23,7 @@ def model_config(fields):
   fields.ignore("slow_but_exact", "attention_softmax_in_fp32", "masked_softmax_fusion")
   fields.ignore("bias_dropout_fusion", "skip_bias_add", "skip_bias_add_qkv", "offset_alibi")
   return specs.model_config(
-    heads=() if fields.architecture() == "BloomModel" else ("language_model",),
+    heads=causal_heads(fields),
     vocab_size=fields.take("vocab_size"),
     d_model=width,
     repeats=_either(fields, "n_layer", "num_hidden_layers"),

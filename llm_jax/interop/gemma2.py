@@ -5,32 +5,27 @@ layer has a window, scores and logits are capped, and a norm follows each layer 
 """
 
 from llm_jax.errors import UserError, unknown
-from llm_jax.interop import gemma
-from llm_jax.interop.fields import gated, published_activation
+from llm_jax.interop import gemma, llama
 from llm_jax.interop.weights import entries, norm_weights
 from llm_jax.models import spec as specs
 
 MODEL_TYPES = ("gemma2",)
-IGNORED = gemma.IGNORED
+IGNORED, aliases, rename = llama.IGNORED, llama.aliases, llama.rename
 _NAMES = {"sliding_attention": "local", "full_attention": "attention"}
-_NORMS = {
-  "attention": ("input_layernorm", "post_attention_layernorm"),
-  "mlp": ("pre_feedforward_layernorm", "post_feedforward_layernorm"),
-}
+_NORMS = (
+  ("input_layernorm", "post_attention_layernorm"),
+  ("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+)
 
 
 def model_config(fields):
-  """The `model` part of a config, from the fields of a published one."""
-  fields.ignore("hidden_act", "sliding_window_size")  # other names of two fields below
-  attention = gemma.attention_options(fields)
-  scalar = fields.take("query_pre_attn_scalar", 256)
-  attention["query_scale"] = scalar**-0.5
-  attention["soft_cap"] = float(fields.take("attn_logit_softcapping", 50.0, null=0.0))
-  mlp = {
-    "d_ff": fields.take("intermediate_size"),
-    "activation": gated(fields.take("hidden_activation", "gelu_pytorch_tanh")),
-    "use_bias": False,
+  """The model of a config.json."""
+  fields.ignore("hidden_act", "sliding_window_size")  # older names of fields read below
+  attention = gemma.attention(fields) | {
+    "query_scale": fields.take("query_pre_attn_scalar", 256) ** -0.5,
+    "soft_cap": float(fields.take("attn_logit_softcapping", 50.0, null=0.0)),
   }
+  mlp = gemma.mlp(fields, fields.take("hidden_activation", "gelu_pytorch_tanh"))
   names = _layer_names(fields)
   layers = {"attention": attention, "mlp": mlp}
   window = fields.take("sliding_window", 4096, null=0)
@@ -39,11 +34,10 @@ def model_config(fields):
       raise UserError("config.json has layers of sliding_attention, but no sliding_window.")
     layers["local"] = {"type": "attention", "window": window}
   return specs.model_config(
+    **{**gemma.stream(fields), **_stages(names)},
     norm_placement="sandwich",
     logit_soft_cap=float(fields.take("final_logit_softcapping", 30.0, null=0.0)),
     layers=layers,
-    **_stages(names),
-    **gemma.model_options(fields),
   )
 
 
@@ -74,39 +68,34 @@ def _stages(names: list[str]) -> dict:
 
 
 def published_config(spec):
-  """The fields of a config.json; None where a layer is none of this family's."""
-  if spec.kind != "decoder" or set(spec.layers) not in (
-    {"attention", "mlp"},
-    {"attention", "local", "mlp"},
-  ):
+  """The config.json of a model."""
+  config = gemma.published(spec, "Gemma2ForCausalLM")
+  kinds = {ours: there for there, ours in _NAMES.items()}
+  names = [name for pattern, repeats in spec.decoder_stages for name in pattern[::2] * repeats]
+  if config is None or not set(names) <= set(kinds):
     return None
-  attention, kinds = spec.layers["attention"], {ours: there for there, ours in _NAMES.items()}
-  options = gemma.published_options(spec)
-  names = [n for pattern, repeats in spec.decoder_stages for n in pattern * repeats if n != "mlp"]
-  if not set(names) <= set(kinds):
-    return None
+  attention = spec.layers["attention"]
   return {
+    **config,
     "model_type": "gemma2",
-    "architectures": ["Gemma2ForCausalLM" if spec.heads else "Gemma2Model"],
-    "hidden_activation": published_activation(spec.layers["mlp"]["activation"]),
+    "hidden_activation": config["hidden_act"],
     "query_pre_attn_scalar": round(attention["query_scale"] ** -2),
     "attn_logit_softcapping": attention["soft_cap"] or None,
     "final_logit_softcapping": spec.logit_soft_cap or None,
     "layer_types": [kinds[name] for name in names],
     "sliding_window": spec.layers["local"]["window"] if "local" in spec.layers else None,
-    **options,
   }
 
 
 def weights(spec):
-  """Every parameter and its tensors."""
-  table = gemma.outer_weights(spec)
+  """The table."""
+  rows = llama.stream_weights(spec)
   for entry in entries(spec.decoder_stages, per_layer=2):
-    before, after = _NORMS["mlp" if entry.name == "mlp" else "attention"]
-    table += norm_weights(entry.norm, f"model.layers.{{}}.{before}", entry.numbers)
-    table += norm_weights(entry.post_norm, f"model.layers.{{}}.{after}", entry.numbers)
-    table += gemma.branch_weights(entry, spec)
-  return table
-
-
-rename, aliases = gemma.rename, gemma.aliases
+    layer, (before, after) = "model.layers.{}.", _NORMS[entry.slot]
+    rows += norm_weights(entry.norm, layer + before, entry.numbers)
+    rows += norm_weights(entry.post_norm, layer + after, entry.numbers)
+    if entry.slot == 0:
+      rows += llama.attention_weights(entry, layer + "self_attn", spec.layers[entry.name])
+    else:
+      rows += llama.mlp_weights(entry, layer + "mlp", spec.layers[entry.name])
+  return rows

@@ -5,6 +5,7 @@ angles, the order of a fused projection and the defaults are those of transforme
 """
 
 from llm_jax.interop.fields import activation, published_activation, published_rope, rope
+from llm_jax.interop.llama import causal_heads
 from llm_jax.interop.weights import entries, norm_weights, weight
 from llm_jax.models import spec as specs
 
@@ -28,7 +29,7 @@ def model_config(fields):
     "activation": activation(fields.take("hidden_act", "gelu")),
   }
   return specs.model_config(
-    heads=() if fields.architecture() == "GPTNeoXModel" else ("language_model",),
+    heads=causal_heads(fields),
     vocab_size=fields.take("vocab_size"),
     d_model=fields.take("hidden_size"),
     pattern=(_PATTERN,) if parallel else _PATTERN,
