@@ -11,7 +11,7 @@ CASES = [
       "vocab_size": 53,
       "hidden_size": 18,
       "state_size": 5,
-      "num_hidden_layers": 3,
+      "num_hidden_layers": 2,
       "head_dim": 6,
       "num_heads": 6,
       "n_groups": 2,
