@@ -27,6 +27,10 @@ verbs:
                python launch.py evaluate --workdir=runs/llama --data=other.txt
   generate   continue a prompt with a trained run, as it is made
                python launch.py generate --workdir=runs/llama --prompt="The function returns"
+  import     make a run folder of a published checkpoint, for the verbs above and init_from
+               python launch.py import --from=path/to/hf_folder --workdir=runs/imported
+  export     write a run as the published checkpoint that transformers opens
+               python launch.py export --workdir=runs/llama --to=out/llama
 
 `python launch.py VERB --help` lists the flags of a verb. Any value of a config is set by
 --config.NAME=VALUE, such as --config.seed=1 --config.optimizer.learning_rate=3e-4
@@ -108,6 +112,16 @@ def _parser():
   p.add_argument("--top-k", type=int, default=0, help="keep the k likeliest tokens; 0: all")
   p.add_argument("--top-p", type=float, default=0.95, help="keep this much probability")
   p.add_argument("--seed", type=int, default=0, help="of the sampling")
+  p.add_argument("--step", default="best", help="checkpoint: a number, latest or best")
+
+  p = verb("import", "Make a run folder of a published checkpoint.")
+  p.add_argument("--from", dest="source", required=True, help="its folder, or one weights file")
+  p.add_argument("--workdir", required=True, help="run folder to make; new or empty")
+  p.add_argument("--tokenizer", help="tokenizer.json; default: the one beside the weights")
+
+  p = verb("export", "Write a run as the published checkpoint that transformers opens.")
+  p.add_argument("--workdir", required=True, help="run folder")
+  p.add_argument("--to", dest="target", required=True, help="folder to make; new or empty")
   p.add_argument("--step", default="best", help="checkpoint: a number, latest or best")
   return parser
 
@@ -193,9 +207,34 @@ def _generate(arguments, overrides, argv):
   return 0
 
 
+def _import(arguments, overrides, argv):
+  _no_overrides(overrides)
+  _start_jax()
+  from llm_jax import exchange
+
+  print(exchange.import_run(arguments.source, arguments.workdir, arguments.tokenizer))
+  return 0
+
+
+def _export(arguments, overrides, argv):
+  _no_overrides(overrides)
+  _start_jax()
+  from llm_jax import exchange
+
+  print(exchange.export_run(arguments.workdir, arguments.target, arguments.step))
+  return 0
+
+
 def _no_overrides(overrides):
   if overrides:
     raise UserError(f"{overrides[0]}: the run's own config holds; overrides are for training.")
 
 
-_VERBS = {"compare": _compare, "train": _train, "evaluate": _evaluate, "generate": _generate}
+_VERBS = {
+  "compare": _compare,
+  "train": _train,
+  "evaluate": _evaluate,
+  "generate": _generate,
+  "import": _import,
+  "export": _export,
+}

@@ -10,7 +10,7 @@ REQUIRED = object()
 # No influence on what a given sequence of tokens is mapped to: names, types, training, decoding.
 _IGNORED = re.compile(
   r"_.*|model_type|architectures|dtype|torch_dtype|transformers_version|auto_map"
-  r"|.*dropout.*|.*pdrop|layerdrop|.*_token_ids?|.*initializer.*|init_std|.*_init|gradient_checkpointing"
+  r"|.*dropout.*|.*pdrop|.*layerdrop|.*_token_ids?|.*initializer.*|init_std|.*_init|gradient_checkpointing"
   r"|use_cache|output_(attentions|hidden_states|past|router_logits)|return_dict|use_return_dict"
   r"|torchscript|tf_legacy_loss|use_bfloat16|chunk_size_feed_forward|tie_encoder_decoder"
   r"|problem_type|finetuning_task|task_specific_params|id2label|label2id|num_labels|n_special"

@@ -43,10 +43,7 @@ def load_pretrained(
     raise unknown("param_dtype", param_dtype, _PARAM_DTYPES)
   checkpoint = files.open_checkpoint(path)
   family, config = _family(checkpoint)
-  fields = Fields(config, tensors=checkpoint.tensors)
-  model_config = family.model_config(fields)
-  fields.finish()
-  model = build.build(model_config, dtype)
+  model = build.build(_model_config(family, config, checkpoint), dtype)
   spec = families.resolved(model.spec)
   table = tables.Table(family.weights(spec), _flat(build.abstract_params(model)))
   tensors = tables.check_tensors(checkpoint.tensors, family, spec, table.shapes(), checkpoint.path)
@@ -104,6 +101,19 @@ def _family(checkpoint):
       "without."
     )
   return families.of_config(config), config
+
+
+def _model_config(family, config, checkpoint):
+  """The config of the model; every field of the file is accounted for."""
+  fields = Fields(config, tensors=checkpoint.tensors)
+  try:
+    found = family.model_config(fields)
+  except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+    raise UserError(
+      f"config.json of {checkpoint.path} makes no sense as {config['model_type']!r}: {error}."
+    ) from error
+  fields.finish()
+  return found
 
 
 def _flat(tree) -> dict:

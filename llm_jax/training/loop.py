@@ -181,7 +181,8 @@ class Run:
     if not source:
       return state
     params, identity = load(Path(source))
-    if identity.get("tokenizer") != self._identity["tokenizer"]:
+    # An imported checkpoint may have come without a tokenizer: None.
+    if identity.get("tokenizer", "") not in (None, self._identity["tokenizer"]):
       raise UserError(
         f"init_from={source} was trained with another tokenizer than this run's: its embeddings "
         f"mean other pieces. Set --config.tokenizer.name={source}/{inputs.TOKENIZER}."

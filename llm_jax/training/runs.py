@@ -49,11 +49,11 @@ def read(folder: Path | str, step: int | str | None = None) -> Trained:
     )
   params, identity = checkpoints.load(folder, step)
   tokenizer = tokenizers.load(folder / inputs.TOKENIZER)
-  if identity["tokenizer"] != tokenizer.sha256:
+  if identity["tokenizer"] not in (None, tokenizer.sha256):  # None: imported without one
     raise UserError(
       f"{folder / inputs.TOKENIZER} ({tokenizer.vocab_size} ids) is not the tokenizer that the "
       f"checkpoint was trained with ({identity['vocab_size']} ids). Put the run's own back."
     )
-  model = inputs.model(config, tokenizer)
+  model = build.build(inputs.model_config(config, tokenizer), config.dtype)
   checkpoints.check_shapes(params, build.abstract_params(model), folder)
   return Trained(config, tokenizer, model, params, identity["text"])

@@ -1,0 +1,186 @@
+"""Published checkpoints as run folders, and run folders as published checkpoints."""
+
+import contextlib
+import importlib
+import os
+import pkgutil
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import tokenizers as tokenizers_package
+from tokenizers import decoders, models, pre_tokenizers
+
+import llm_jax.objectives
+from llm_jax.config import base
+from llm_jax.data import tokenizers
+from llm_jax.data.tokenizers import Tokenizer
+from llm_jax.errors import UserError
+from llm_jax.interop import files
+from llm_jax.interop.pretrained import load_pretrained, save_pretrained
+from llm_jax.models import build
+from llm_jax.models.spec import Spec, model_config
+from llm_jax.training import checkpoints, inputs, runs, workdir
+from llm_jax.training.step import TrainState
+
+_ROW = 512  # tokens of a row that an imported model is scored in, if it has as many positions
+_SETTINGS = "tokenizer_config.json"
+
+
+def import_run(source: Path | str, folder: Path | str, tokenizer: str | None = None) -> str:
+  """Makes a run folder of a published checkpoint: what `evaluate`, `generate` and `init_from` read.
+
+  Args:
+    source: as of `load_pretrained`.
+    folder: the run folder; new or empty.
+    tokenizer: path of a tokenizer.json; None: the one beside the weights, if there is one.
+
+  Returns:
+    one sentence on what was made.
+
+  Raises:
+    UserError: a checkpoint that cannot be read, a folder that is not empty.
+  """
+  with _new_folder(Path(folder)) as made:
+    model, params = load_pretrained(source)
+    text = _import_tokenizer(Path(tokenizer or source), made, given=tokenizer is not None)
+    config = _config(model.spec, text, Path(folder))
+    if text is not None:
+      inputs.model_config(config, text)  # refuses a tokenizer with more ids than the model
+    workdir.write_json(made / "config.json", config.to_dict())
+    workdir.write_json(made / "environment.json", workdir.environment())
+    _save(made, config, params, text)
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  about = "" if text else f"; it has no tokenizer: put its {inputs.TOKENIZER} there for text"
+  return f"{count:,} parameters of {source} are in {folder}{about}."
+
+
+def export_run(folder: Path | str, target: Path | str, step: str = "best") -> str:
+  """Writes a run as the published checkpoint that transformers opens.
+
+  Args:
+    folder: the run folder.
+    target: a folder, new or empty.
+    step: the checkpoint: a number, "latest" or "best".
+
+  Returns:
+    one sentence on what was written.
+
+  Raises:
+    UserError: no such run, a model of no published family, a target that is not empty.
+  """
+  folder, target = Path(folder), Path(target)
+  with _new_folder(target) as made:
+    if (folder / inputs.TOKENIZER).exists():
+      run = runs.read(folder, step)
+      model, params = run.model, run.params
+      _write_tokenizer(run.tokenizer, made)
+      ends = {"bos_token_id": run.tokenizer.end_id, "eos_token_id": run.tokenizer.end_id}
+      files.write_json(made / "generation_config.json", ends)
+    else:
+      config = workdir.read_config(folder)
+      model = build.build(config.model, config.dtype)
+      params = checkpoints.load_params(folder, step)
+    save_pretrained(made, model, params)
+  return f"{folder} is in {target}: {', '.join(sorted(p.name for p in target.iterdir()))}."
+
+
+@contextlib.contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+  """A folder to write into, which becomes the target once all of it is there.
+
+  Raises:
+    UserError: the target is a file, or holds something, or cannot be made.
+  """
+  if target.is_dir() and any(target.iterdir()):
+    raise UserError(f"{target} is not empty, and nothing is overwritten. Choose another folder.")
+  if target.exists() and not target.is_dir():
+    raise UserError(f"Expected a folder at {target}; found a file. Choose another.")
+  made = target.absolute().parent / f".writing-{target.name}-{os.getpid()}"
+  with workdir.disk_errors(target):
+    try:
+      made.mkdir(parents=True)
+      yield made
+      made.rename(target)  # onto an empty folder too; an error if it has been filled meanwhile
+    finally:
+      shutil.rmtree(made, ignore_errors=True)
+
+
+def _config(spec: Spec, text: Tokenizer | None, folder: Path):
+  """A run's config around an imported model."""
+  config = base()
+  chosen = {name: getattr(spec, name) for name in model_config() if name != "layers"}
+  layers = {name: dict(fields) for name, fields in spec.layers.items()}
+  config.model = model_config(**chosen, layers=layers)
+  config.objective = _objective(spec)
+  config.seq_len = min(spec.max_length or _ROW, _ROW)
+  config.steps = 1  # of which none has been made
+  config.tokenizer.name = str(folder / inputs.TOKENIZER)
+  config.tokenizer.vocab_size = text.vocab_size if text else spec.vocab_size
+  return config
+
+
+def _objective(spec: Spec) -> str:
+  """The first objective that suits a model; "" for a model that none trains."""
+  for module in pkgutil.iter_modules(llm_jax.objectives.__path__):
+    found = importlib.import_module(f"llm_jax.objectives.{module.name}")
+    if spec.kind in found.KINDS and found.HEAD in spec.heads:
+      return module.name
+  return ""
+
+
+def _save(folder: Path, config, params, text: Tokenizer | None) -> None:
+  """The checkpoint of step 0: parameters, and no optimizer to go on with."""
+  zero = jnp.zeros((), jnp.int32)
+  state = TrainState(zero, params, (), jax.random.PRNGKey(0), zero, zero, schedule=None)
+  identity = {
+    "vocab_size": config.model.vocab_size if text is None else text.vocab_size,
+    "tokenizer": None if text is None else text.sha256,
+    "text": inputs.load_text(config).sha256,
+    "tokens": None,
+  }
+  with checkpoints.Checkpoints(folder, config.checkpoint) as saved:
+    saved.save(0, state, {"tokens": 0, "seconds": 0.0, "iterator": {}, "identity": identity})
+    saved.wait()
+
+
+# -------------------------------------------------------------------------------- tokenizers
+
+
+def _import_tokenizer(source: Path, folder: Path, given: bool) -> Tokenizer | None:
+  """Puts the tokenizer of a published folder, or the one given, into a run folder."""
+  beside = source.expanduser()
+  if given or (beside / inputs.TOKENIZER).exists():
+    found = tokenizers.load(beside)
+  elif (beside / "merges.txt").exists() and (beside / "vocab.json").exists():
+    found = _byte_level(beside)
+  else:
+    return None
+  if found is None:
+    return None
+  _write_tokenizer(found, folder)
+  return tokenizers.load(folder)  # what the run will read, and be compared with
+
+
+def _byte_level(folder: Path) -> Tokenizer | None:
+  """GPT-2's two files; None if they are of another kind of merges."""
+  vocabulary = files.read_json(folder / "vocab.json")
+  if "\u0120" not in vocabulary:  # how byte-level models write a space
+    return None
+  model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+  definition = tokenizers_package.Tokenizer(model)
+  definition.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  definition.decoder = decoders.ByteLevel()
+  end = next((name for name in tokenizers.KNOWN_ENDS if name in vocabulary), tokenizers.END)
+  return Tokenizer(definition, end)
+
+
+def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+  """tokenizer.json, and beside it the name of the end token, by which every reader finds it."""
+  tokenizer.save(folder / inputs.TOKENIZER)
+  names = {index: name for name, index in tokenizer.vocabulary.special}
+  end = names[tokenizer.end_id]
+  settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "bos_token": end}
+  files.write_json(folder / _SETTINGS, settings)
