@@ -1,0 +1,223 @@
+"""RWKV 4, 5.2, 6 and 7 under their authors' names: files of tensors alone, without a config.json.
+
+Versions and sizes follow from the tensors' names and shapes. Layouts: v vocabulary, d model,
+h heads, k head size, r rank, m the five mixtures, n and o outputs and inputs of a matrix.
+
+Source: the files of BlinkDL (huggingface.co/BlinkDL) and the PyPI package `rwkv`, which reads them.
+"""
+
+from llm_jax.interop.weights import entries, norm_weights, weight
+from llm_jax.models import spec as specs
+
+MODEL_TYPES = ("rwkv_official",)
+IGNORED = (
+  r"blocks\.0\.att\.v[012]",
+)  # RWKV-7's first layer mixes no values, but files may hold them
+PATTERNS = {
+  "4": ("rwkv4_time_mix", "rwkv4_channel_mix"),
+  "5.2": ("rwkv5_time_mix", "rwkv4_channel_mix"),
+  "6": ("rwkv6_time_mix", "rwkv6_channel_mix"),
+  "7": ("rwkv7_time_mix", "rwkv7_channel_mix"),
+}
+_RANKS = {"decay_rank": "w", "rate_rank": "a", "value_rank": "v", "gate_rank": "g"}
+
+
+def recognise(shapes):
+  """What stands for a config.json, from {name: shape}; None if these are other names."""
+  att, ffn = "blocks.0.att.", "blocks.0.ffn."
+  if not {"emb.weight", f"{att}key.weight", f"{ffn}key.weight"} <= set(shapes):
+    return None
+  version = _version(shapes, att)
+  vocab, width = shapes["emb.weight"]
+  found = {
+    "model_type": "rwkv_official",
+    "version": version,
+    "vocab_size": vocab,
+    "n_embd": width,
+    "n_layer": len({name.split(".")[1] for name in shapes if name.startswith("blocks.")}),
+    "dim_att": shapes[f"{att}key.weight"][0],
+    "dim_ffn": shapes[f"{ffn}key.weight"][0],
+  }
+  if version in ("5.2", "6", "7"):
+    found["n_head"] = shapes[f"{att}r_k" if version == "7" else f"{att}time_faaaa"][0]
+  if version == "6":
+    found["mix_rank"] = shapes[f"{att}time_maa_w1"][1] // 5
+    found["decay_rank"] = shapes[f"{att}time_decay_w1"][1]
+  if version == "7":
+    # A model of one layer may have no values to mix: then any rank is its rank.
+    later = {f"{att}v1": (width, 32)} | shapes
+    names = {"value_rank": "blocks.1.att.v1" if "blocks.1.att.v1" in shapes else f"{att}v1"}
+    for field, letter in _RANKS.items():
+      found[field] = later[names.get(field, f"{att}{letter}1")][1]
+  return found
+
+
+def _version(shapes, att):
+  """As the official package tells versions apart."""
+  if f"{att}r_k" in shapes:
+    return "7"
+  if f"{att}time_maa_x" in shapes:
+    return "6" if f"{att}gate.weight" in shapes and f"{att}time_faaaa" in shapes else "6 (variant)"
+  if f"{att}ln_x.weight" not in shapes:
+    return "4"
+  decay = shapes.get(f"{att}time_decay", ())
+  channels = len(decay) > 1 and decay[1] > 1
+  if f"{att}gate.weight" not in shapes:
+    return "5"
+  return "5.2" if channels and f"{att}time_faaaa" in shapes else "5.1"
+
+
+def model_config(fields):
+  """The `model` part of a config, from what `recognise` found."""
+  fields.require("version", *PATTERNS)
+  version, width = fields.take("version"), fields.take("n_embd")
+  fields.require("dim_att", width)
+  pattern = PATTERNS[version]
+  time, channel = {}, {"d_ff": fields.take("dim_ffn")}
+  if version != "4":
+    time["num_heads"] = fields.take("n_head")
+  ranks = {"6": ("mix_rank", "decay_rank"), "7": tuple(_RANKS)}.get(version, ())
+  time |= {name: fields.take(name) for name in ranks}
+  return specs.model_config(
+    vocab_size=fields.take("vocab_size"),
+    d_model=width,
+    pattern=pattern,
+    repeats=fields.take("n_layer"),
+    embedding_norm=True,
+    tie_embeddings=False,
+    layers=dict(zip(pattern, (time, channel), strict=True)),
+  )
+
+
+def published_config(spec):
+  """What `recognise` would find in the model's file; None where a layer is of no version."""
+  used = {name for stage, _ in spec.decoder_stages for name in specs.branches(stage)}
+  version = next((v for v, pattern in PATTERNS.items() if set(pattern) == used), None)
+  if version is None or spec.kind != "decoder":
+    return None
+  time, channel = (dict(spec.layers[name]) for name in PATTERNS[version])
+  fields = {
+    "model_type": "rwkv_official",
+    "version": version,
+    "vocab_size": spec.vocab_size,
+    "n_embd": spec.d_model,
+    "n_layer": sum(
+      repeats * len(specs.branches(stage)) // 2 for stage, repeats in spec.decoder_stages
+    ),
+    "dim_att": spec.d_model,
+    "dim_ffn": channel["d_ff"],
+  }
+  if version != "4":
+    fields["n_head"] = time["num_heads"]
+  return fields | {name: value for name, value in time.items() if name.endswith("_rank")}
+
+
+def weights(spec):
+  """Every parameter and its tensors."""
+  table = [
+    weight("embed/tokens", "emb.weight"),
+    *norm_weights("embed/norm", "blocks.0.ln0", bias=True),
+    *norm_weights("stack/final_norm", "ln_out", bias=True),
+    weight("head/out/kernel", "head.weight", "v d -> d v"),
+  ]
+  for entry in entries(spec.decoder_stages, per_layer=2):
+    table += norm_weights(entry.norm, f"blocks.{{}}.ln{entry.slot + 1}", entry.numbers, True)
+    fields = spec.layers[entry.name]
+    table += _WEIGHTS[entry.name](entry, fields.get("num_heads"))
+  return table
+
+
+def _matrices(entry, *names):
+  part = "att" if entry.slot == 0 else "ffn"
+  return [
+    entry.weight(f"{name}/kernel", f"blocks.{{}}.{part}.{name}.weight", "n o -> o n")
+    for name in names
+  ]
+
+
+def _vectors(entry, *names):
+  part = "att" if entry.slot == 0 else "ffn"
+  return [entry.weight(name, f"blocks.{{}}.{part}.{name}", "1 1 d -> d") for name in names]
+
+
+def _headed(entry, heads, *names):
+  """The matrices into and out of the heads, and the norm of each."""
+  table = [
+    entry.weight(f"{name}/kernel", f"blocks.{{}}.att.{name}.weight", "(h k) d -> d h k", h=heads)
+    for name in ("receptance", "key", "value", *names)
+  ]
+  there = "blocks.{}.att.output.weight"
+  table.append(entry.weight("output/kernel", there, "d (h k) -> h k d", h=heads))
+  for name, end in (("scale", "weight"), ("bias", "bias")):
+    table.append(
+      entry.weight(f"ln_x/{name}", f"blocks.{{}}.att.ln_x.{end}", "(h k) -> h k", h=heads)
+    )
+  return table
+
+
+def _time_mix_4(entry, heads):
+  own = [entry.weight(n, f"blocks.{{}}.att.{n}") for n in ("time_decay", "time_first")]
+  mixed = _vectors(entry, "time_mix_k", "time_mix_v", "time_mix_r")
+  return own + mixed + _matrices(entry, "receptance", "key", "value", "output")
+
+
+def _channel_mix_4(entry, heads):
+  return _vectors(entry, "time_mix_k", "time_mix_r") + _matrices(
+    entry, "key", "receptance", "value"
+  )
+
+
+def _time_mix_5(entry, heads):
+  own = [entry.weight(n, f"blocks.{{}}.att.{n}") for n in ("time_decay", "time_faaaa")]
+  mixed = _vectors(entry, *(f"time_mix_{letter}" for letter in "kvrg"))
+  return own + mixed + _headed(entry, heads, "gate")
+
+
+def _time_mix_6(entry, heads):
+  att, options = "blocks.{}.att.", {"h": heads}
+  return [
+    *_vectors(entry, *(f"time_maa_{letter}" for letter in "xwkvrg")),
+    entry.weight("time_maa_w1", f"{att}time_maa_w1", "d (m r) -> d m r", m=5),
+    entry.weight("time_maa_w2", f"{att}time_maa_w2"),
+    entry.weight("time_decay", f"{att}time_decay", "1 1 (h k) -> h k", **options),
+    entry.weight("time_decay_w1", f"{att}time_decay_w1"),
+    entry.weight("time_decay_w2", f"{att}time_decay_w2", "r (h k) -> r h k", **options),
+    entry.weight("time_faaaa", f"{att}time_faaaa"),
+    *_headed(entry, heads, "gate"),
+  ]
+
+
+def _channel_mix_6(entry, heads):
+  return _vectors(entry, "time_maa_k", "time_maa_r") + _matrices(
+    entry, "key", "receptance", "value"
+  )
+
+
+def _time_mix_7(entry, heads):
+  def name(own):
+    """Of a tensor of each layer; the first has none of those that mix values."""
+    first = own in ("v0", "v1", "v2")
+    return lambda number: None if first and number == 0 else f"blocks.{number}.att.{own}"
+
+  table = _vectors(entry, *(f"x_{letter}" for letter in "rwkvag"))
+  for own in ("w0", "a0", "v0", "k_k", "k_a"):
+    table.append(entry.weight(own, name(own), "1 1 (h k) -> h k", h=heads))
+  for letter in "wavg":
+    table.append(entry.weight(f"{letter}1", name(f"{letter}1")))
+    table.append(entry.weight(f"{letter}2", name(f"{letter}2"), "r (h k) -> r h k", h=heads))
+  return [*table, entry.weight("r_k", name("r_k")), *_headed(entry, heads)]
+
+
+def _channel_mix_7(entry, heads):
+  return _vectors(entry, "x_k") + _matrices(entry, "key", "value")
+
+
+_WEIGHTS = {
+  "rwkv4_time_mix": _time_mix_4,
+  "rwkv4_channel_mix": _channel_mix_4,
+  "rwkv5_time_mix": _time_mix_5,
+  "rwkv6_time_mix": _time_mix_6,
+  "rwkv6_channel_mix": _channel_mix_6,
+  "rwkv7_time_mix": _time_mix_7,
+  "rwkv7_channel_mix": _channel_mix_7,
+}
