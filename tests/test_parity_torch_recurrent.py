@@ -126,7 +126,7 @@ def differences(reference=golden):
     outputs = max(value for key, value in error.items() if not key.startswith("gradient_"))
     gradients = max(value for key, value in error.items() if key.startswith("gradient_"))
     label = {"RNN": "Elman"}.get(name, name)
-    rows.append((label, f"torch.nn.{name} ({version})", float(outputs), float(gradients), ""))
+    rows.append((label, f"{version}, torch.nn.{name}", float(outputs), float(gradients), ""))
   return rows
 
 
@@ -205,6 +205,8 @@ if __name__ == "__main__":
   import torch
 
   arrays = {f"{name}/{key}": a for name in FAMILIES for key, a in torchs(name).items()}
-  arrays |= {f"{name}/version": np.array(f"torch {torch.__version__}") for name in FAMILIES}
+  arrays |= {
+    f"{name}/version": np.array(f"torch {torch.__version__.split('+')[0]}") for name in FAMILIES
+  }
   GOLDEN.parent.mkdir(exist_ok=True)
   np.savez_compressed(GOLDEN, **arrays)

@@ -1,0 +1,20 @@
+"""GRU: two residual layers of gated recurrent units (Cho et al. 2014, arXiv:1406.1078).
+
+Run: python launch.py train --config=experiments/gru.py
+Takes: not measured yet, for 200 steps of 0 parameters.
+Expect: not measured yet.
+"""
+
+from llm_jax.config import base, with_mode
+from llm_jax.models.spec import model_config
+
+
+def get_config(mode=""):
+  config = base()
+  config.model = model_config(
+    pattern=("gru",),
+    repeats=2,
+    d_model=208,
+    tie_embeddings=False,
+  )
+  return with_mode(config, mode)
