@@ -130,13 +130,12 @@ def _aligned(shape, dtype) -> np.ndarray:
 
 
 def _common_dtype(row, tensors):
-  dtypes = {tensors[name].dtype for _, name in row.places() if name} or {np.dtype(np.float32)}
-  found = np.result_type(*dtypes)
-  if not jnp.issubdtype(found, jnp.floating):
-    raise UserError(
-      f"{row.places()[0][1]!r} is stored as {found}; expected floating point numbers."
-    )
-  return jax.dtypes.canonicalize_dtype(found)  # float64 only where JAX has it enabled
+  """In which one parameter can hold all its tensors; float64 only where JAX has it enabled."""
+  dtypes = {tensors[name].dtype: name for _, name in row.places() if name}
+  for dtype, name in dtypes.items():
+    if not jnp.issubdtype(dtype, jnp.floating):
+      raise UserError(f"{name!r} is stored as {dtype}; expected floating point numbers.")
+  return jax.dtypes.canonicalize_dtype(np.result_type(*(dtypes or [np.float32])))
 
 
 # --------------------------------------------------------------------- a file against the table

@@ -1,6 +1,7 @@
 """Mixtral: cases for parity with transformers' MixtralForCausalLM."""
 
 from tests.parity.harness import Case
+from tests.parity.llama import TIED
 
 CASES = [
   Case(
@@ -35,6 +36,7 @@ CASES = [
       "sliding_window": 7,
       "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
     },
+    draw=TIED,
     length=19,
     padding=9,
   ),

@@ -1,6 +1,7 @@
 """Qwen2: cases for parity with transformers' Qwen2ForCausalLM."""
 
 from tests.parity.harness import Case
+from tests.parity.llama import TIED
 
 CASES = [
   Case(
@@ -32,6 +33,7 @@ CASES = [
       "max_window_layers": 1,
       "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
     },
+    draw=TIED,
     length=19,
     padding=9,
   ),

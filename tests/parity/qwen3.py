@@ -1,6 +1,7 @@
 """Qwen3: cases for parity with transformers' Qwen3ForCausalLM."""
 
 from tests.parity.harness import Case
+from tests.parity.llama import TIED
 
 CASES = [
   Case(
@@ -34,6 +35,7 @@ CASES = [
       "sliding_window": 4,
       "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     },
+    draw=TIED,
     length=19,
     padding=9,
   ),
