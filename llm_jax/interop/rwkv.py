@@ -26,7 +26,7 @@ def model_config(fields):
     norm_epsilon=fields.take("layer_norm_epsilon", 1e-5),
     embedding_norm=True,
     tie_embeddings=fields.take("tie_word_embeddings", False),
-    layers={"rwkv4_channel_mix": {"d_ff": fields.take("intermediate_size", 4 * width)}},
+    layers={"rwkv4_channel_mix": {"d_ff": fields.take("intermediate_size", 0)}},
   )
 
 
@@ -41,7 +41,8 @@ def published_config(spec):
     "hidden_size": spec.d_model,
     "attention_hidden_size": spec.d_model,
     "num_hidden_layers": sum(repeats for _, repeats in spec.decoder_stages),
-    "intermediate_size": spec.layers["rwkv4_channel_mix"]["d_ff"],
+    "intermediate_size": spec.layers["rwkv4_channel_mix"]["d_ff"]
+    or None,  # None: four times as wide
     "layer_norm_epsilon": spec.norm_epsilon,
     "tie_word_embeddings": spec.tie_embeddings,
     "rescale_every": 0,

@@ -19,6 +19,9 @@ PATTERNS = {
   "6": ("rwkv6_time_mix", "rwkv6_channel_mix"),
   "7": ("rwkv7_time_mix", "rwkv7_channel_mix"),
 }
+# RWKV-7's first layer mixes no values. Files may hold its v0, v1 and v2 all the same; where they do
+# not, it is a variant of its own.
+_FIRST = "rwkv7_first_time_mix"
 _RANKS = {"decay_rank": "w", "rate_rank": "a", "value_rank": "v", "gate_rank": "g"}
 
 
@@ -44,11 +47,9 @@ def recognise(shapes):
     found["mix_rank"] = shapes[f"{att}time_maa_w1"][1] // 5
     found["decay_rank"] = shapes[f"{att}time_decay_w1"][1]
   if version == "7":
-    # A model of one layer may have no values to mix: then any rank is its rank.
-    later = {f"{att}v1": (width, 32)} | shapes
-    names = {"value_rank": "blocks.1.att.v1" if "blocks.1.att.v1" in shapes else f"{att}v1"}
     for field, letter in _RANKS.items():
-      found[field] = later[names.get(field, f"{att}{letter}1")][1]
+      found[field] = shapes.get(f"blocks.1.att.{letter}1", shapes.get(f"{att}{letter}1", (0, 0)))[1]
+    found["first_value_rank"] = shapes.get(f"{att}v1", (0, 0))[1]
   return found
 
 
@@ -78,37 +79,53 @@ def model_config(fields):
     time["num_heads"] = fields.take("n_head")
   ranks = {"6": ("mix_rank", "decay_rank"), "7": tuple(_RANKS)}.get(version, ())
   time |= {name: fields.take(name) for name in ranks}
+  layers = dict(zip(pattern, (time, channel), strict=True))
+  depth = {"pattern": pattern, "repeats": fields.take("n_layer")}
+  if version == "7" and fields.take("first_value_rank") != time["value_rank"]:
+    fields.require("first_value_rank", 0)
+    depth = {"stages": stages_7(depth["repeats"])}
+    layers[_FIRST] = {"type": pattern[0], **time, "value_rank": 0}
   return specs.model_config(
     vocab_size=fields.take("vocab_size"),
     d_model=width,
-    pattern=pattern,
-    repeats=fields.take("n_layer"),
     embedding_norm=True,
     tie_embeddings=False,
-    layers=dict(zip(pattern, (time, channel), strict=True)),
+    layers=layers,
+    **depth,
   )
+
+
+def stages_7(layers):
+  """RWKV-7's stages where the first layer has no maps to mix values by."""
+  time, channel = PATTERNS["7"]
+  stages = (((_FIRST, channel), 1), ((time, channel), layers - 1))
+  return stages[: 1 + (layers > 1)]
 
 
 def published_config(spec):
   """What `recognise` would find in the model's file; None where a layer is of no version."""
   used = {name for stage, _ in spec.decoder_stages for name in specs.branches(stage)}
-  version = next((v for v, pattern in PATTERNS.items() if set(pattern) == used), None)
+  pattern_of = lambda names: {"rwkv7_time_mix" if name == _FIRST else name for name in names}
+  version = next((v for v, names in PATTERNS.items() if set(names) == pattern_of(used)), None)
   if version is None or spec.kind != "decoder":
     return None
-  time, channel = (dict(spec.layers[name]) for name in PATTERNS[version])
+  first, channel = (
+    dict(spec.layers[name]) for name in specs.branches(spec.decoder_stages[0][0])[:2]
+  )
+  time = dict(spec.layers.get(PATTERNS[version][0], first))
   fields = {
     "model_type": "rwkv_official",
     "version": version,
     "vocab_size": spec.vocab_size,
     "n_embd": spec.d_model,
-    "n_layer": sum(
-      repeats * len(specs.branches(stage)) // 2 for stage, repeats in spec.decoder_stages
-    ),
+    "n_layer": sum(n * len(specs.branches(stage)) // 2 for stage, n in spec.decoder_stages),
     "dim_att": spec.d_model,
     "dim_ffn": channel["d_ff"],
   }
   if version != "4":
     fields["n_head"] = time["num_heads"]
+  if version == "7":
+    fields["first_value_rank"] = first["value_rank"]
   return fields | {name: value for name, value in time.items() if name.endswith("_rank")}
 
 
@@ -194,18 +211,14 @@ def _channel_mix_6(entry, heads):
 
 
 def _time_mix_7(entry, heads):
-  def name(own):
-    """Of a tensor of each layer; the first has none of those that mix values."""
-    first = own in ("v0", "v1", "v2")
-    return lambda number: None if first and number == 0 else f"blocks.{number}.att.{own}"
-
+  att, mixes = "blocks.{}.att.", entry.name != _FIRST
   table = _vectors(entry, *(f"x_{letter}" for letter in "rwkvag"))
-  for own in ("w0", "a0", "v0", "k_k", "k_a"):
-    table.append(entry.weight(own, name(own), "1 1 (h k) -> h k", h=heads))
-  for letter in "wavg":
-    table.append(entry.weight(f"{letter}1", name(f"{letter}1")))
-    table.append(entry.weight(f"{letter}2", name(f"{letter}2"), "r (h k) -> r h k", h=heads))
-  return [*table, entry.weight("r_k", name("r_k")), *_headed(entry, heads)]
+  for name in ("w0", "a0", *(["v0"] if mixes else []), "k_k", "k_a"):
+    table.append(entry.weight(name, att + name, "1 1 (h k) -> h k", h=heads))
+  for letter in "wavg" if mixes else "wag":
+    table.append(entry.weight(f"{letter}1", f"{att}{letter}1"))
+    table.append(entry.weight(f"{letter}2", f"{att}{letter}2", "r (h k) -> r h k", h=heads))
+  return [*table, entry.weight("r_k", f"{att}r_k"), *_headed(entry, heads)]
 
 
 def _channel_mix_7(entry, heads):
@@ -219,5 +232,6 @@ _WEIGHTS = {
   "rwkv6_time_mix": _time_mix_6,
   "rwkv6_channel_mix": _channel_mix_6,
   "rwkv7_time_mix": _time_mix_7,
+  _FIRST: _time_mix_7,
   "rwkv7_channel_mix": _channel_mix_7,
 }

@@ -28,15 +28,16 @@ _SHARPEST = -0.6065306597126334  # log decay of a step at most: -exp(-1/2)
 class Rwkv7TimeMix(nn.Module):
   """y = output(gate * (norm(wkv(r, w, k, v, a)) + bonus)).
 
-  Values are mixed with those of the stack's first such layer, which travel in `context.shared`;
-  there v0, v1 and v2 have no part. Called without them, the layer takes them to be zero.
+  Values are mixed with those of the stack's first such layer, which travel in `context.shared`.
+  There v0, v1 and v2 have no part; a variant with value_rank 0 does without them. Called on its
+  own, outside a stack, the layer takes the first values to be zero.
 
   The state is the previous token's x ("shift", in the given dtype), and S of `ops/wkv7` ("wkv").
 
   Attributes:
     num_heads: heads of size d_model / num_heads; published models have heads of 64.
     decay_rank, rate_rank, value_rank, gate_rank: of the low-rank maps from a token to its decay,
-      learning rate, share of the first values, and gate.
+      learning rate, share of the first values (0: none is taken), and gate.
     implementation: form of `ops/wkv7`.
 
   Initialisation is the published one: it depends on the channel and the depth; keys start small,
@@ -111,11 +112,12 @@ class Rwkv7TimeMix(nn.Module):
   def _values(self, x_BTD, context):
     """Values, moved towards those of the stack's first layer, and what later layers are told."""
     v_BTHK = heads("value", self.num_heads, 1 / 12)(x_BTD)
-    share_BTHK = jax.nn.sigmoid(self._shifted("v", self.value_rank, x_BTD, _value_init))
     first_BTHK = context.shared.get("rwkv7_values", jnp.zeros_like(v_BTHK))
     made = context.shared.get("rwkv7_made", jnp.array(True))
     first_BTHK = jnp.where(made, first_BTHK, v_BTHK)
-    v_BTHK = v_BTHK + (first_BTHK - v_BTHK) * share_BTHK.astype(v_BTHK.dtype)
+    if self.value_rank:
+      share_BTHK = jax.nn.sigmoid(self._shifted("v", self.value_rank, x_BTD, _value_init))
+      v_BTHK = v_BTHK + (first_BTHK - v_BTHK) * share_BTHK.astype(v_BTHK.dtype)
     return v_BTHK, {"rwkv7_values": first_BTHK, "rwkv7_made": jnp.array(True)}
 
   def _shifted(self, name, rank, x_BTD, init, activation=lambda low: low):
