@@ -248,6 +248,7 @@ def test_shared_values_travel_through_the_scan(monkeypatch):
     ({"layers": {"attention": {"num_heads": 5}}}, "nearest number of heads that divides it is 4"),
     ({"layers": {"attention": {"num_kv_heads": 3}}}, "not divisible by its num_kv_heads=3"),
     ({"layers": {"attention": {"positions": "rope", "head_dim": 7}}}, "even head size"),
+    ({"layers": {"attention": {"positions": "rope", "rope_fraction": 0.4}}}, "turn 3 of 8"),
     ({"positions": "learned"}, "model.max_length"),
     ({"vocab_size": 0}, "model.vocab_size must be at least 1"),
     ({"layers": {"atention": {"num_heads": 8}}}, "Did you mean 'attention'"),

@@ -255,5 +255,9 @@ def _check_heads(spec: Spec, name: str, fields) -> None:
       f"model.layers.{name}.num_heads={heads} is not divisible by its num_kv_heads={kv_heads}."
     )
   head_dim = fields.get("head_dim") or spec.d_model // heads
-  if fields.get("positions") == "rope" and head_dim % 2:
-    raise UserError(f"Rotary positions need an even head size; layer {name!r} has {head_dim}.")
+  turning = int(head_dim * fields.get("rope_fraction", 1.0))
+  if fields.get("positions") == "rope" and turning % 2:
+    raise UserError(
+      f"Rotary positions need an even head size, or an even share of one (rope_fraction); layer "
+      f"{name!r} would turn {turning} of {head_dim}."
+    )
