@@ -108,7 +108,7 @@ def test_a_config_that_we_would_misread_is_refused_by_the_fields_name(saved, fie
   ("change_tensors", "message"),
   [
     (lambda t: t.pop(QUERY) is None, f"lacks '{QUERY}'"),
-    (lambda t: t.update(extra=np.ones(1, np.float32)), "holds 'model.extra'"),
+    (lambda t: t.update(extra=np.ones(1, np.float32)), "holds 'extra'"),
     (lambda t: t.update({QUERY: t[QUERY].T[:3].copy()}), f"'{QUERY}' has shape (3, 16)"),
     (lambda t: t.update({QUERY: t[QUERY].astype(np.int32)}), f"'{QUERY}' is stored as int32"),
   ],
@@ -119,6 +119,13 @@ def test_tensors_that_are_not_the_models_are_refused_by_name(saved, change_tenso
   with pytest.raises(UserError) as error:
     llm_jax.load_pretrained(folder)
   assert message in str(error.value)
+
+
+def test_buffers_of_older_files_are_left_out_by_name(saved):
+  folder, _, params = saved
+  name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+  change(folder, lambda t: t.update({name: np.ones(2, np.float32)}))
+  assert_equal(llm_jax.load_pretrained(folder)[1], params)
 
 
 def test_a_truncated_file_is_refused_by_name(saved):

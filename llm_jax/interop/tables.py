@@ -154,7 +154,8 @@ def check_tensors(
   Raises:
     UserError: listing what is missing, left over, of another shape or no true copy.
   """
-  tensors = _renamed(found, family, path)
+  names = _names(found, family, path)
+  tensors = {name: found[there] for name, there in names.items()}
   for copy, original in _hook(family, "aliases", spec).items():
     _drop_copy(tensors, copy, original, path)
   for name, array in _hook(family, "constants", spec).items():
@@ -165,12 +166,12 @@ def check_tensors(
   missing = [name for name in needed if name not in tensors]
   left = [name for name in tensors if name not in needed and not ignored.fullmatch(name)]
   if missing or left:
-    kind = f"model_type {family.MODEL_TYPES[0]!r}"
-    parts = [f"lacks {_listed(missing)}, which {kind} needs"] if missing else []
-    parts += [f"holds {_listed(left)}, which {kind} with this config.json does not use"] * bool(
-      left
+    lacks = [f"lacks {_listed(missing)}"] if missing else []
+    holds = [f"holds {_listed(names[name] for name in left)}, of no use to it"] if left else []
+    raise UserError(
+      f"{path} is not what a {family.MODEL_TYPES[0]!r} of its config consists of: it "
+      f"{' and '.join(lacks + holds)}."
     )
-    raise UserError(f"{path} {', and '.join(parts)}.")
   for name, shape in needed.items():
     if tensors[name].shape != tuple(shape):
       raise UserError(
@@ -183,13 +184,14 @@ def _hook(family, name, spec) -> dict:
   return getattr(family, name)(spec) if hasattr(family, name) else {}
 
 
-def _renamed(found, family, path):
-  rename, tensors = getattr(family, "rename", lambda name: name), {}
-  for name, tensor in found.items():
-    if rename(name) in tensors:
-      raise UserError(f"{path} holds {rename(name)!r} twice, once as {name!r}.")
-    tensors[rename(name)] = tensor
-  return tensors
+def _names(found, family, path) -> dict[str, str]:
+  """{the table's name: the file's}."""
+  rename, names = getattr(family, "rename", lambda name: name), {}
+  for there in found:
+    first = names.setdefault(rename(there), there)
+    if first != there:
+      raise UserError(f"{path} holds one tensor under two names, {first!r} and {there!r}.")
+  return names
 
 
 def _drop_copy(tensors, copy, original, path):
