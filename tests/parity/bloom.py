@@ -20,6 +20,7 @@ CASES = [
       "layer_norm_epsilon": 1e-3,
       "tie_word_embeddings": False,
     },
+    scale=2.0,
     length=19,
     padding=9,
   ),

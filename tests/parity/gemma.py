@@ -20,6 +20,7 @@ CASES = [
       "intermediate_size": 36,
     },
     draw=TIED,
+    scale=1.5,
   ),
   Case(
     "gemma-options",

@@ -21,6 +21,7 @@ CASES = [
       "sliding_window": 5,
     },
     draw=TIED,
+    scale=2.0,
   ),
   Case(
     "gemma2-options",
