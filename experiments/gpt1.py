@@ -17,6 +17,7 @@ SIZES = {
 
 def get_config(mode=""):
   config = base()
+  config.optimizer.learning_rate = 2e-3
   size = dict(SIZES.get(mode, {"max_length": 256, "repeats": 4, "num_heads": 4}))
   heads = size.pop("num_heads")
   config.model = model_config(
