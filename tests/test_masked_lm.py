@@ -5,6 +5,8 @@ Ids of the tests: 0 is the end, 1 the mask, the others are ordinary.
 
 import functools
 import itertools
+import json
+import math
 
 import hypothesis
 import jax
@@ -18,9 +20,10 @@ from llm_jax import config as config_schema
 from llm_jax.data import pipeline, tokenizers
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.errors import UserError
+from llm_jax.evaluation.perplexity import evaluate
 from llm_jax.models import build
 from llm_jax.objectives import masked_lm
-from llm_jax.training import inputs
+from llm_jax.training import inputs, loop
 
 V = 40
 VOCABULARY = Vocabulary(V, (("<end>", 0), ("[MASK]", 1)))
@@ -167,6 +170,22 @@ def test_the_loss_is_the_mean_over_chosen_tokens_of_what_the_model_does_not_see(
   assert 8 < chosen.sum() < 13
   np.testing.assert_allclose(sums["tokens"], nats[chosen].sum(), rtol=1e-5)
   assert metrics["loss"][1] == masked_lm.count(batch)["tokens"] == chosen.sum()
+
+
+def test_a_run_trains_and_is_evaluated_as_it_was_at_its_end(tmp_path):
+  """Bits per byte are of the hidden tokens' share of the bytes."""
+  documents = [f"document {i} says that {i} and {i + 1} are {2 * i + 1}. " * 3 for i in range(12)]
+  (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": d}) for d in documents))
+  config = config_schema.load(f"{config_schema.EXPERIMENTS / 'bert.py'}:tiny", [])
+  config.data.path, config.data.validation_fraction = str(tmp_path / "text.jsonl"), 0.2
+  config.eval.batches = 0
+  result = loop.train(config, tmp_path / "run", progress=False)
+  found = evaluate(tmp_path / "run")
+  assert found["loss"] == pytest.approx(result["loss"], rel=1e-5)
+  assert found["bits_per_byte"] == pytest.approx(result["bits_per_byte"], rel=1e-5)
+  # A byte is a token here, and a document has one token more than bytes, its end.
+  per_token = found["loss"] / math.log(2)
+  assert per_token < found["bits_per_byte"] < 1.02 * per_token
 
 
 def test_a_decoder_or_an_encoder_without_the_head_is_refused():
