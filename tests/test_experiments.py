@@ -15,7 +15,7 @@ from llm_jax.training import inputs, strategies
 
 FILES = sorted(config_schema.EXPERIMENTS.rglob("*.py"))
 NAMES = [str(path.relative_to(config_schema.EXPERIMENTS).with_suffix("")) for path in FILES]
-T, V = 16, 61
+T, V = 16, 131  # ids enough for the special tokens of every objective
 
 
 def config_of(name, mode="tiny"):
