@@ -135,7 +135,7 @@ def _greedy(case: Case, model, prompt) -> list[int]:
   start = getattr(model.config, "decoder_start_token_id", None)
   model.generation_config = transformers.GenerationConfig(
     max_new_tokens=case.greedy,
-    pad_token_id=model.config.get_text_config().pad_token_id or 0,
+    pad_token_id=getattr(model.config.get_text_config(), "pad_token_id", None) or 0,
     decoder_start_token_id=start,
     return_dict_in_generate=True,
     output_logits=True,
