@@ -135,7 +135,8 @@ def test_a_tokenizer_gets_a_mask_and_keeps_it_when_saved(name, tmp_path):
     assert tokenizer.decode([mask, *tokenizer.encode("cat")]) == "cat"
     assert vocabulary.size == tokenizer.vocab_size == max(mask, tokenizer.end_id) + 1
   assert made.vocab_size == (265 if name == "bpe" else plain.vocab_size + 1)
-  assert "[MASK]" not in dict(plain.vocabulary.special)
+  with pytest.raises(UserError, match="no special token"):
+    plain.vocabulary.id_of(masked_lm.MASK)
 
 
 def test_a_published_tokenizers_own_mask_is_taken(tmp_path):

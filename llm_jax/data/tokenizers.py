@@ -1,6 +1,7 @@
 """Tokenizers: bytes, characters, byte-level BPE trained on the corpus, or a tokenizer.json."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -45,9 +46,19 @@ class Vocabulary:
     return cls(size, tuple((names[0], size - 1 - i) for i, names in enumerate(special)))
 
   def id_of(self, names: Sequence[str]) -> int:
-    """The id of the first of these names of one special token that the vocabulary has."""
-    ids = dict(self.special)
-    return next(ids[name] for name in names if name in ids)
+    """The id of the first of these names of one special token that the vocabulary has.
+
+    Raises:
+      UserError: it has none of them.
+    """
+    for name in names:
+      if name in self._ids:
+        return self._ids[name]
+    raise UserError(f"The tokenizer has no special token {' or '.join(map(repr, names))}.")
+
+  @functools.cached_property
+  def _ids(self) -> dict[str, int]:
+    return dict(self.special)
 
 
 class Tokenizer:
