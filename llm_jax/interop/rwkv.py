@@ -15,6 +15,7 @@ def model_config(fields):
   """The `model` part of a config, from the fields of a published one."""
   width = fields.take("hidden_size")
   fields.require("attention_hidden_size", width)
+  fields.require("layer_norm_epsilon", 1e-5)  # the final norm has this one, whatever it says
   fields.ignore("rescale_every")  # halves the stream now and then, for the range of half precision
   return specs.model_config(
     heads=() if fields.architecture() == "RwkvModel" else ("language_model",),
@@ -23,7 +24,6 @@ def model_config(fields):
     pattern=PATTERN,
     repeats=fields.take("num_hidden_layers"),
     max_length=fields.take("context_length", 1024),
-    norm_epsilon=fields.take("layer_norm_epsilon", 1e-5),
     embedding_norm=True,
     tie_embeddings=fields.take("tie_word_embeddings", False),
     layers={"rwkv4_channel_mix": {"d_ff": fields.take("intermediate_size", 0)}},
@@ -43,7 +43,7 @@ def published_config(spec):
     "num_hidden_layers": sum(repeats for _, repeats in spec.decoder_stages),
     "intermediate_size": spec.layers["rwkv4_channel_mix"]["d_ff"]
     or None,  # None: four times as wide
-    "layer_norm_epsilon": spec.norm_epsilon,
+    "layer_norm_epsilon": 1e-5,
     "tie_word_embeddings": spec.tie_embeddings,
     "rescale_every": 0,
     **({"context_length": spec.max_length} if spec.max_length else {}),
