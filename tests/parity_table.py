@@ -11,15 +11,11 @@ import transformers
 
 from tests.parity import harness, reference
 
-README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
 BEGIN, END = "<!-- verified -->\n", "<!-- end of verified -->"
-HEAD = ("family", "reference", "logits", "gradients", "trained checkpoint")
+HEAD = ("family", "reference", "outputs", "gradients", "trained checkpoint tried")
 _KINDS = ("decoder", "encoder", "encoder_decoder")
-
-
-def title(module) -> str:
-  """The family's name, with which its file begins."""
-  return module.__doc__.split(":")[0]
 
 
 def measured(module) -> tuple:
@@ -35,18 +31,24 @@ def measured(module) -> tuple:
     gradients += harness.gradient_differences(ours, theirs, aliases).values()
   classes = ", ".join(dict.fromkeys(case.model for case in module.CASES))
   version = f"transformers {transformers.__version__}, {classes}"
-  return title(module), version, max(outputs), max(gradients), getattr(module, "TRAINED", "")
+  return (
+    harness.title(module),
+    version,
+    max(outputs),
+    max(gradients),
+    getattr(module, "TRAINED", ""),
+  )
 
 
 def rows() -> list[tuple]:
   """One for each family: those of `tests/parity`, then those of `tests/test_parity_*.py`."""
   modules = harness.families().values()
-  order = lambda module: (_KINDS.index(module.CASES[0].kind), title(module))
+  order = lambda module: (_KINDS.index(module.CASES[0].kind), harness.title(module))
   found = []
   for module in sorted(modules, key=order):
     found.append(measured(module))
     print(line(found[-1]), flush=True)
-  for path in sorted(README.parent.glob("tests/test_parity_*.py")):
+  for path in sorted(ROOT.glob("tests/test_parity_*.py")):
     module = importlib.import_module(f"tests.{path.stem}")
     found += module.differences() if hasattr(module, "differences") else []
   return found

@@ -36,6 +36,12 @@ def test_every_family_has_two_cases_of_different_names():
   assert len(names) == len(set(names))
 
 
+def test_the_readme_has_a_row_for_every_family():
+  readme = (harness.GOLDEN.parent.parent / "README.md").read_text()
+  missing = [name for name, m in FAMILIES.items() if f"\n| {harness.title(m)} |" not in readme]
+  assert missing == []
+
+
 def test_golden_files_take_less_than_3_megabytes():
   assert sum(path.stat().st_size for path in harness.GOLDEN.glob("*")) < 3e6
 

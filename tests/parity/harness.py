@@ -146,6 +146,11 @@ def families() -> dict[str, ModuleType]:
   return {name: module for name, module in found.items() if hasattr(module, "CASES")}
 
 
+def title(module: ModuleType) -> str:
+  """The family's name, with which its file begins."""
+  return module.__doc__.split(":")[0]
+
+
 @dataclasses.dataclass
 class Numbers:
   """What a model makes of a case's batch.
