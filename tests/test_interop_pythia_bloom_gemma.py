@@ -132,6 +132,7 @@ def test_a_released_config_is_the_experiment_of_its_size(config, experiment):
     (GEMMA, "use_bidirectional_attention", True),
     (GEMMA, "hidden_activation", "gelu"),  # which versions of transformers read differently
     (GEMMA, "partial_rotary_factor", 0.5),
+    (GEMMA | {"model_type": "llama", "hidden_act": "silu"}, "partial_rotary_factor", 0.5),
     (GEMMA, "sliding_window", 512),
     (GEMMA, "num_key_value_heads", None),
     (GEMMA2, "use_bidirectional_attention", True),

@@ -6,7 +6,6 @@ size of a head is free of the model's width.
 Source: Gemma Team 2024, arXiv:2403.08295, and transformers' `gemma`.
 """
 
-from llm_jax.errors import UserError
 from llm_jax.interop import llama
 from llm_jax.interop.fields import ACTIVATIONS, gated
 from llm_jax.models import spec as specs
@@ -45,10 +44,6 @@ def attention(fields):
   fields.require("use_bidirectional_attention", False)
   bias = fields.take("attention_bias", False)
   options = llama.attention(fields, use_bias=bias, out_bias=bias)
-  if options["rope_fraction"] != 1.0:  # transformers passes over it here
-    raise UserError(
-      f"config.json: partial_rotary_factor={options['rope_fraction']} is not supported; expected 1."
-    )
   # Where Llama derives these two, Gemma's own code has constants.
   sizes = {"num_kv_heads": "num_key_value_heads", "head_dim": "head_dim"}
   return {**options, **{ours: fields.take(name) for ours, name in sizes.items()}}

@@ -3,7 +3,7 @@
 Layouts: v vocabulary, d model, h heads, g key/value heads, k head size, f feed-forward.
 """
 
-from llm_jax.errors import unknown
+from llm_jax.errors import UserError, unknown
 from llm_jax.interop.fields import gated, published_activation, published_rope, rope
 from llm_jax.interop.weights import entries, norm_weights, weight
 from llm_jax.models import spec as specs
@@ -92,13 +92,16 @@ def causal_heads(fields):
 
 def attention(fields, base=10_000.0, **more):
   """The options of rotary attention; `base` where config.json does not say."""
-  heads = fields.take("num_attention_heads")
+  heads, rotary = fields.take("num_attention_heads"), rope(fields, base=base)
+  if rotary["rope_fraction"] != 1.0:  # transformers passes over it in these families
+    found = rotary["rope_fraction"]
+    raise UserError(f"config.json: partial_rotary_factor={found} is not supported; expected 1.0.")
   return {
     "num_heads": heads,
     "num_kv_heads": fields.take("num_key_value_heads", heads),
     "head_dim": fields.take("head_dim", fields.take("hidden_size") // heads),
     "positions": "rope",
-    **rope(fields, base=base),
+    **rotary,
     **more,
   }
 
