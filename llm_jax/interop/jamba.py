@@ -21,15 +21,17 @@ def model_config(fields):
   """The model of a config.json."""
   fields.require("sliding_window", None)
   fields.require("hidden_act", "silu", "swish")  # of the recurrent layers too
-  fields.ignore("use_mamba_kernels", "use_mambapy", "use_associative_scan", "num_logits_to_keep")
+  fields.require("mamba_inner_layernorms", True)
+  fields.ignore("use_mamba_kernels", "use_mambapy", "use_associative_scan")
+  fields.ignore("num_logits_to_keep", "calc_logits_for_entire_prompt", "n_ctx")
   stream, mlp = llama.stream(fields), llama.mlp(fields, use_bias=False)
   experts = fields.take("num_experts", 16)
   del stream["pattern"]
-  stages = _stages(
-    stream.pop("repeats"),
-    _every(fields, "attn_layer", 8, 4),
-    _every(fields, "expert_layer", 2, 1) if experts > 1 else (1, 1),
-  )
+  attention_rule = _every(fields, "attn_layer", 8, 4)
+  expert_rule = _every(fields, "expert_layer", 2, 1)
+  if experts == 1:
+    expert_rule = (1, 1)  # no layer
+  stages = _stages(stream.pop("repeats"), attention_rule, expert_rule)
   moe = {
     "num_experts": experts,
     "top_k": fields.take("num_experts_per_tok", 2),
@@ -88,7 +90,7 @@ def _attention(fields):
   heads = fields.take("num_attention_heads")
   return {
     "num_heads": heads,
-    "num_kv_heads": fields.take("num_key_value_heads", heads),
+    "num_kv_heads": fields.take("num_key_value_heads", 8, null=heads),
     "head_dim": fields.take("head_dim", fields.take("hidden_size") // heads),
     "use_bias": False,
     "out_bias": False,

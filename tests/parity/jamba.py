@@ -5,16 +5,16 @@ from tests.parity.mamba import DRAW
 
 CASES = [
   Case(
-    "jamba",  # attention every third layer, experts every second: a cycle of 6, then one more
+    "jamba",  # a cycle of two layers, twice
     "JambaForCausalLM",
     {
       "vocab_size": 53,
       "hidden_size": 20,
       "intermediate_size": 28,
-      "num_hidden_layers": 7,
+      "num_hidden_layers": 4,
       "num_attention_heads": 4,
       "num_key_value_heads": 2,
-      "attn_layer_period": 3,
+      "attn_layer_period": 2,
       "attn_layer_offset": 1,
       "expert_layer_period": 2,
       "expert_layer_offset": 1,
@@ -25,19 +25,19 @@ CASES = [
     draw=DRAW,
   ),
   Case(
-    "jamba-options",
+    "jamba-options",  # a cycle of two layers, and one more
     "JambaForCausalLM",
     {
       "vocab_size": 47,
       "hidden_size": 12,
       "intermediate_size": 20,
-      "num_hidden_layers": 4,
+      "num_hidden_layers": 3,
       "num_attention_heads": 3,
       "num_key_value_heads": 1,
       "attn_layer_period": 2,
       "attn_layer_offset": 0,
-      "expert_layer_period": 4,
-      "expert_layer_offset": 2,
+      "expert_layer_period": 2,
+      "expert_layer_offset": 1,
       "num_experts": 5,
       "num_experts_per_tok": 3,
       "rms_norm_eps": 1e-3,
