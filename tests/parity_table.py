@@ -66,9 +66,8 @@ def _joined(cells) -> str:
 
 
 def main() -> None:
-  text = README.read_text()
-  before, after = text.split(BEGIN)[0], text.split(END)[1]
   table = "\n".join([_joined(HEAD), _joined(["---"] * len(HEAD)), *map(line, rows())])
+  before, after = README.read_text().split(BEGIN)[0], README.read_text().split(END)[1]
   README.write_text(f"{before}{BEGIN}{table}\n{END}{after}")
 
 
