@@ -19,6 +19,7 @@ ORDER = (
   ("objectives", "data"),
   ("training", "inference", "evaluation", "analysis"),
   ("interop",),
+  ("exchange",),
   ("command_line",),
 )
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
