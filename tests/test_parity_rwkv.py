@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 import llm_jax
 from llm_jax import load_pretrained, save_pretrained
+from llm_jax.errors import UserError
 from llm_jax.interop import rwkv_official
 from llm_jax.interop.fields import Fields
 from llm_jax.interop.tables import Table
@@ -33,6 +34,7 @@ VERSIONS = ("5.2", "6", "7")
 TOKENS, GREEDY = 67, 64  # long enough for the chunked forms
 _COMMON = {"vocab_size": 41, "n_embd": 12, "n_layer": 3, "dim_att": 12, "n_head": 3}
 SHAPES = {
+  "4": {name: value for name, value in _COMMON.items() if name != "n_head"} | {"dim_ffn": 26},
   "5.2": {**_COMMON, "dim_ffn": 20},
   "6": {**_COMMON, "dim_ffn": 22, "mix_rank": 3, "decay_rank": 5},
   "7": {
@@ -46,7 +48,7 @@ SHAPES = {
   },
 }
 DRAW = {
-  r"time_decay$": (-0.5, 1.5),
+  r"time_(decay|first)$": (-0.5, 1.5),
   r"time_faaaa$": (0.5, 0.7),
   r"time_mix_|time_maa_[xwkvrg]$|\.x_[rwkvag]$": (0.5, 0.4),
   r"att\.w0$": (-1.0, 2.0),
@@ -149,6 +151,16 @@ def write_golden(number) -> None:
   )
 
 
+@functools.cache
+def trained(folder, number):
+  """Our model of a trained checkpoint, its parameters, and the package's numbers."""
+  path = folder / "checkpoints" / f"rwkv{number}-tiny"
+  if not path.is_dir():
+    pytest.skip(f"no {path}")
+  with np.load(path / "golden.npz") as file:
+    return *load_pretrained(path), dict(file)
+
+
 def differences() -> list[tuple]:
   """Rows of the README's table: family, reference, largest differences, trained checkpoint."""
   rows = []
@@ -176,6 +188,80 @@ def test_logits_states_gradients_and_greedy_tokens_are_the_packages(number):
     if importlib.util.find_spec(package) is None:
       pytest.skip(f"needs {package}")
   assert_equal(compare(ours(number), theirs(number)))
+
+
+@pytest.mark.parametrize("number", "4567")
+def test_a_trained_checkpoint_gives_the_packages_logits_and_greedy_tokens(number, shared_folder):
+  model, params, expected = trained(shared_folder, number)
+  call = jax.jit(lambda params, tokens: model.apply({"params": params}, tokens).logits[0])
+  logits_TV = call(params, expected["prompt_ids"][None])
+  np.testing.assert_allclose(logits_TV, expected["logits"], atol=harness.LOGITS)
+  prompt = expected["greedy_prompt_ids"].tolist()
+  ids = llm_jax.generate(model, params, [prompt], max_new_tokens=len(expected["greedy_ids"]))
+  assert ids == [expected["greedy_ids"].tolist()]
+
+
+def same_files(first, second):
+  a, b = load_file(first), load_file(second)
+  assert a.keys() == b.keys()
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize("number", ["4", *VERSIONS])
+def test_a_file_of_official_names_is_written_as_it_was_read(number, tmp_path):
+  save_file(drawn(number)[0], tmp_path / "read.safetensors")
+  save_pretrained(tmp_path / "written.safetensors", *load_pretrained(tmp_path / "read.safetensors"))
+  same_files(tmp_path / "read.safetensors", tmp_path / "written.safetensors")
+
+
+def test_maps_for_values_that_the_first_layer_does_not_mix_change_nothing(tmp_path):
+  """Some files hold v0, v1 and v2 of the first layer, which no code reads."""
+  tensors, tokens_T = drawn("7")
+  unused = {f"blocks.0.att.v{n}": tensors[f"blocks.1.att.v{n}"] + 1 for n in range(3)}
+  path = tmp_path / "model.safetensors"
+  save_file(tensors | unused, path)
+  model, params = load_pretrained(path)
+  logits_TV = model.apply({"params": params}, tokens_T[None]).logits[0]
+  np.testing.assert_allclose(logits_TV, golden("7")["logits"], atol=harness.LOGITS)
+  save_pretrained(tmp_path / "again", model, params)
+  same_files(path, tmp_path / "again/model.safetensors")
+
+
+def test_a_torch_file_is_read_like_a_safetensors_file(tmp_path):
+  torch = pytest.importorskip("torch")
+  tensors, _ = drawn("6")
+  save_file(tensors, tmp_path / "model.safetensors")
+  as_torch = {name: torch.tensor(value) for name, value in tensors.items()}
+  torch.save(as_torch, tmp_path / "model.pth")
+  _, expected = load_pretrained(tmp_path / "model.safetensors")
+  _, params = load_pretrained(tmp_path / "model.pth")
+  jax.tree.map(np.testing.assert_array_equal, params, expected)
+  torch.save({**as_torch, "emb.weight": pathlib.Path("code")}, tmp_path / "other.pth")
+  with pytest.raises(UserError, match="no torch file of named tensors"):
+    load_pretrained(tmp_path / "other.pth")
+
+
+def _renamed(tensors, old, new):
+  return {name.replace(old, new): value for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize(
+  ("number", "change", "culprit"),
+  [
+    ("5.2", lambda t: {**t, "blocks.0.att.time_decay": np.ones(3, np.float32)}, "5.1"),
+    ("5.2", lambda t: {n: v for n, v in t.items() if "gate" not in n}, "version='5'"),
+    ("6", lambda t: {n: v for n, v in t.items() if "blocks.1.att.gate" not in n}, "1.att.gate"),
+    ("6", lambda t: {n: v for n, v in t.items() if "att.gate" not in n}, "6 .variant"),
+    ("7", lambda t: {**t, "blocks.2.ffn.key.weight": t["emb.weight"]}, "blocks.2.ffn.key.weight"),
+    ("7", lambda t: {**t, "blocks.0.ffn.s_emb.weight": t["emb.weight"]}, "s_emb"),
+    ("7", lambda t: _renamed(t, "emb.weight", "embed.weight"), "no config.json"),
+  ],
+)
+def test_a_file_of_another_kind_is_refused_with_what_is_wrong(number, change, culprit, tmp_path):
+  save_file(change(drawn(number)[0]), tmp_path / "model.safetensors")
+  with pytest.raises(UserError, match=culprit):
+    load_pretrained(tmp_path)
 
 
 if __name__ == "__main__":

@@ -58,9 +58,13 @@ def recognise(shapes: dict[str, tuple[int, ...]]) -> dict | None:
   return None
 
 
-def of_spec(spec: Spec) -> tuple[ModuleType, dict]:
+def of_spec(spec: Spec, alone: bool = False) -> tuple[ModuleType, dict]:
   """The family whose files hold such a model, and its config.json: the first, by the name of its
   file, whose config is read back as the same model.
+
+  Args:
+    spec: of the model.
+    alone: whether the weights file must do without a config.json.
 
   Raises:
     UserError: none; names the nearest and what it would read back otherwise.
@@ -68,7 +72,7 @@ def of_spec(spec: Spec) -> tuple[ModuleType, dict]:
   spec, nearest = resolved(spec), None
   for name, module in modules().items():
     published = module.published_config(spec)
-    if published is None:
+    if published is None or (alone and not hasattr(module, "recognise")):
       continue
     try:
       names = [name for row in module.weights(spec) for _, name in row.places() if name]
@@ -82,7 +86,10 @@ def of_spec(spec: Spec) -> tuple[ModuleType, dict]:
     if nearest is None or len(different) < len(nearest[1]):
       nearest = name, different
   if nearest is None:
-    raise UserError("No published format holds such a model: its layers are of no known family.")
+    means = " in one file, without a config.json" if alone else ""
+    raise UserError(
+      f"No published format holds such a model{means}: its layers are of no known family."
+    )
   name, different = nearest
   listed = "; ".join(f"{key} {here!r} (there {there!r})" for key, here, there in different[:5])
   more = f" and {len(different) - 5} more" if len(different) > 5 else ""

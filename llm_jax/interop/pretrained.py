@@ -57,15 +57,18 @@ def save_pretrained(folder: str | os.PathLike, model: nn.Module, params: dict) -
   """Writes a model as the published checkpoint that transformers opens.
 
   Args:
-    folder: made if it is not there; the files of an earlier save are replaced.
+    folder: made if it is not there; the files of an earlier save are replaced. A path that ends in
+      ".safetensors" is one file, in a format whose names alone say what it is: RWKV's own.
     model: one that a published family describes exactly, options of training and speed aside.
     params: its parameters, in the types in which they are to be stored.
 
   Raises:
     UserError: no published family has such a model, or the disk refuses.
   """
-  folder = Path(folder).expanduser()
-  family, config = families.of_spec(model.spec)
+  path = Path(folder).expanduser()
+  alone = path.suffix == ".safetensors"
+  path = path if alone else path / files.SINGLE
+  family, config = families.of_spec(model.spec, alone)
   spec, expected = families.resolved(model.spec), _flat(build.abstract_params(model))
   params = _flat(params)
   tables.check_params(params, expected)
@@ -80,14 +83,17 @@ def save_pretrained(folder: str | os.PathLike, model: nn.Module, params: dict) -
     yield from constants.values()
 
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise UserError(f"Could not make the folder {folder}: {error.strerror}.") from None
-  files.write_safetensors(folder / files.SINGLE, shapes, arrays())
-  if not hasattr(family, "recognise"):  # a format without config.json has its names for that
+    raise UserError(f"Could not make the folder {path.parent}: {error.strerror}.") from None
+  files.write_safetensors(path, shapes, arrays())
+  if hasattr(family, "recognise"):  # a format without config.json has its names for that
+    if path.name == files.SINGLE:
+      path.with_name(files.CONFIG).unlink(missing_ok=True)  # of an earlier save
+  else:
     stored = {dtype.name for dtype in dtypes.values()}
     kept = {"dtype": stored.pop()} if len(stored) == 1 else {}
-    files.write_json(folder / files.CONFIG, {**config, **kept})
+    files.write_json(path.with_name(files.CONFIG), {**config, **kept})
 
 
 def _family(checkpoint):
