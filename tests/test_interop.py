@@ -161,6 +161,20 @@ def test_a_tied_copy_must_equal_its_original(saved):
   llm_jax.load_pretrained(folder)
 
 
+def test_a_torch_file_holds_tensors_and_runs_no_code(saved):
+  torch = pytest.importorskip("torch")
+  folder, _, params = saved
+  tensors = load_file(folder / files.SINGLE)
+  (folder / files.SINGLE).unlink()
+  as_torch = {k: torch.from_numpy(v.copy()).to(torch.bfloat16) for k, v in tensors.items()}
+  torch.save(as_torch, folder / "model.pth")
+  _, found = llm_jax.load_pretrained(folder)
+  assert_equal(found, jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), params))
+  torch.save({"a": pathlib.Path}, folder / "model.pth")
+  with pytest.raises(UserError, match=r"model\.pth is no torch file of named tensors"):
+    llm_jax.load_pretrained(folder)
+
+
 # ------------------------------------------------------------------------------ several files
 
 
