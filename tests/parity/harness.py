@@ -290,7 +290,7 @@ def _outputs_and_gradients(case, model, params):
 
 
 @contextlib.contextmanager
-def _quick_compilation():
+def quick_compilation():
   """Compiled code that runs once need not be fast: two thirds of the time to make it."""
   jax.config.update("jax_disable_most_optimizations", True)
   try:
@@ -302,7 +302,7 @@ def _quick_compilation():
 @functools.cache
 def ours(case: Case) -> Numbers:
   """What our model, loaded from the case's folder, makes of its batch."""
-  with _quick_compilation():
+  with quick_compilation():
     return _ours(case)
 
 
