@@ -163,7 +163,12 @@ def test_a_rank_that_is_left_open_is_a_sixteenth_of_the_width(rank):
 
 @pytest.mark.parametrize(
   ("written", "limits"),
-  [([0.0, math.inf], ()), ([0.0, {"__float__": "Infinity"}], ()), ([0.1, 0.5], (0.1, 0.5))],
+  [
+    ([0.0, math.inf], ()),
+    ([0.0, {"__float__": "Infinity"}], ()),
+    ([0.1, {"__float__": "Infinity"}], (0.1, math.inf)),
+    ([0.1, 0.5], (0.1, 0.5)),
+  ],
 )
 def test_limits_of_the_step_size_are_read_as_both_versions_write_them(written, limits):
   spec = spec_of(MAMBA2, time_step_limit=written)

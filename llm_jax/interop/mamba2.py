@@ -51,14 +51,14 @@ def published_config(spec):
   if shared is None:
     return None
   mixer = spec.layers["mamba2"]
-  low, high = mixer["dt_limits"] or (0.0, math.inf)
+  limits = [_INFINITY if value == math.inf else value for value in mixer["dt_limits"]]
   return {
     **shared,
     "state_size": mixer["d_state"],
     "head_dim": mixer["head_dim"],
     "num_heads": mixer["expand"] * spec.d_model // mixer["head_dim"],
     "n_groups": mixer["num_groups"],
-    "time_step_limit": [low, _INFINITY if high == math.inf else high],
+    **({"time_step_limit": limits} if limits else {}),
   }
 
 
