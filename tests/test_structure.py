@@ -13,7 +13,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
   ("errors", "host"),
   ("ops",),
-  ("contract", "modules"),
+  ("contract", "modules", "state_space"),
   ("layers",),
   ("models", "config"),
   ("objectives", "data"),
