@@ -49,8 +49,8 @@ def rows() -> list[tuple]:
     found.append(measured(module))
     print(line(found[-1]), flush=True)
   for path in sorted(ROOT.glob("tests/test_parity_*.py")):
-    module = importlib.import_module(f"tests.{path.stem}")
-    found += module.differences() if hasattr(module, "differences") else []
+    if "def differences(" in path.read_text():
+      found += importlib.import_module(f"tests.{path.stem}").differences()
   return found
 
 

@@ -10,6 +10,7 @@ _SMALL = {
   "intermediate_size": 40,
   "max_position_embeddings": 19,
 }
+TRAINED = "all-MiniLM-L6-v2"
 CASES = [
   Case("bert", "BertForPreTraining", _SMALL, kind="encoder", greedy=0),
   Case(

@@ -5,6 +5,7 @@ from tests.parity.harness import Case
 # Small embeddings: or, tied, they would have each token predict itself.
 TIED = {"embed_tokens": (0.0, 0.1)}
 
+TRAINED = "stories260K"
 CASES = [
   Case(
     "llama",  # grouped heads
