@@ -38,7 +38,8 @@ def published_config(spec):
   return {
     "model_type": "marian",
     "architectures": ["MarianMTModel" if spec.head_bias else "MarianModel"],
-    "max_position_embeddings": spec.max_length,
+    # Theirs is a table of sinusoids of so many rows; here positions have no end.
+    "max_position_embeddings": spec.max_length or 1024,
     "decoder_vocab_size": spec.vocab_size,
     "share_encoder_decoder_embeddings": True,
     "pad_token_id": spec.decoder_start_id,  # as published; the default lies beyond a small table
