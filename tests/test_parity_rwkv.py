@@ -74,6 +74,7 @@ def drawn(number) -> tuple[dict, np.ndarray]:
 
 
 @functools.cache
+@harness.quick_compilation()
 def ours(number) -> dict[str, np.ndarray]:
   """The numbers of `official.numbers`, of our model loaded from a file of the drawn tensors."""
   tensors, tokens_T = drawn(number)
@@ -82,24 +83,19 @@ def ours(number) -> dict[str, np.ndarray]:
     model, params = load_pretrained(folder)
 
     @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
     def run(params):
-      def loss(params):
-        logits_TV = model.apply({"params": params}, tokens_T[None]).logits[0]
-        chosen = jax.nn.log_softmax(logits_TV[:-1])[jnp.arange(TOKENS - 1), tokens_T[1:]]
-        return -chosen.mean(), logits_TV
-
       state = model.initial_state(1, TOKENS)
-      return jax.grad(loss, has_aux=True)(params), model.apply(
-        {"params": params}, tokens_T[None], state=state
-      )
+      output = model.apply({"params": params}, tokens_T[None], state=state)
+      log_p_TV = jax.nn.log_softmax(output.logits[0, :-1])
+      return -log_p_TV[jnp.arange(TOKENS - 1), tokens_T[1:]].mean(), output
 
-    (gradients, logits_TV), output = run(params)
+    gradients, output = run(params)
     save_pretrained(folder, model, gradients)
     written = load_file(f"{folder}/model.safetensors")
-  np.testing.assert_allclose(output.logits[0], logits_TV, atol=1e-4)
   states = [layer["wkv"][0] for layer in _layer_states(output.state) if "wkv" in layer]
   ids = llm_jax.generate(model, params, [tokens_T[:5].tolist()], max_new_tokens=GREEDY)
-  found = {"logits": logits_TV, "states": jnp.stack(states), "ids": np.array(ids[0])}
+  found = {"logits": output.logits[0], "states": jnp.stack(states), "ids": np.array(ids[0])}
   found |= {f"gradient/{name}": value for name, value in written.items()}
   return {name: np.asarray(value) for name, value in found.items()}
 
@@ -190,15 +186,28 @@ def test_logits_states_gradients_and_greedy_tokens_are_the_packages(number):
   assert_equal(compare(ours(number), theirs(number)))
 
 
+@harness.quick_compilation()
 @pytest.mark.parametrize("number", "4567")
 def test_a_trained_checkpoint_gives_the_packages_logits_and_greedy_tokens(number, shared_folder):
+  """In one pass: each greedy token is the likeliest after those before it."""
   model, params, expected = trained(shared_folder, number)
-  call = jax.jit(lambda params, tokens: model.apply({"params": params}, tokens).logits[0])
-  logits_TV = call(params, expected["prompt_ids"][None])
-  np.testing.assert_allclose(logits_TV, expected["logits"], atol=harness.LOGITS)
-  prompt = expected["greedy_prompt_ids"].tolist()
-  ids = llm_jax.generate(model, params, [prompt], max_new_tokens=len(expected["greedy_ids"]))
-  assert ids == [expected["greedy_ids"].tolist()]
+  prompt, ids = expected["greedy_prompt_ids"], expected["greedy_ids"]
+  rows, segments = np.zeros((2, 2, len(expected["prompt_ids"])), np.int32)
+  for row, tokens in enumerate([expected["prompt_ids"], [*prompt, *ids]]):
+    rows[row, : len(tokens)], segments[row, : len(tokens)] = tokens, 1
+  call = jax.jit(lambda params: model.apply({"params": params}, rows, segments).logits)
+  logits_BTV = call(params)
+  np.testing.assert_allclose(logits_BTV[0], expected["logits"], atol=harness.LOGITS)
+  likeliest = logits_BTV[1].argmax(-1)[len(prompt) - 1 : len(prompt) + len(ids) - 1]
+  assert likeliest.tolist() == ids.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", "4567")
+def test_a_trained_checkpoint_decodes_the_packages_greedy_tokens(number, shared_folder):
+  model, params, expected = trained(shared_folder, number)
+  prompt, ids = expected["greedy_prompt_ids"].tolist(), expected["greedy_ids"].tolist()
+  assert llm_jax.generate(model, params, [prompt], max_new_tokens=len(ids)) == [ids]
 
 
 def same_files(first, second):
@@ -215,6 +224,7 @@ def test_a_file_of_official_names_is_written_as_it_was_read(number, tmp_path):
   same_files(tmp_path / "read.safetensors", tmp_path / "written.safetensors")
 
 
+@harness.quick_compilation()
 def test_maps_for_values_that_the_first_layer_does_not_mix_change_nothing(tmp_path):
   """Some files hold v0, v1 and v2 of the first layer, which no code reads."""
   tensors, tokens_T = drawn("7")
@@ -222,8 +232,8 @@ def test_maps_for_values_that_the_first_layer_does_not_mix_change_nothing(tmp_pa
   path = tmp_path / "model.safetensors"
   save_file(tensors | unused, path)
   model, params = load_pretrained(path)
-  logits_TV = model.apply({"params": params}, tokens_T[None]).logits[0]
-  np.testing.assert_allclose(logits_TV, golden("7")["logits"], atol=harness.LOGITS)
+  call = jax.jit(lambda params: model.apply({"params": params}, tokens_T[None, :9]).logits[0])
+  np.testing.assert_allclose(call(params), golden("7")["logits"][:9], atol=harness.LOGITS)
   save_pretrained(tmp_path / "again", model, params)
   same_files(path, tmp_path / "again/model.safetensors")
 
