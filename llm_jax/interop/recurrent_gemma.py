@@ -53,17 +53,14 @@ def model_config(fields):
     tie_embeddings=fields.take("tie_word_embeddings", True),
     logit_soft_cap=float(fields.take("logits_soft_cap", 30.0)),
     layers={name: options[name] for name in options if name in used},
-    **(
-      {"stages": stages} if len(stages) > 1 else {"pattern": stages[0][0], "repeats": stages[0][1]}
-    ),
+    **({"stages": stages} if len(stages) > 1 else dict(pattern=stages[0][0], repeats=stages[0][1])),
   )
 
 
 def _stages(fields):
   """((pattern, repeats), ...): whole cycles of the published kinds of blocks, then the rest."""
-  kinds = fields.take(
-    "block_types", fields.take("_block_types", ("recurrent",) * 2 + ("attention",))
-  )
+  older = fields.take("_block_types", ("recurrent", "recurrent", "attention"))
+  kinds = fields.take("block_types", older)
   for kind in kinds:
     if kind not in _MIXERS:
       raise UserError(f"config.json: block_types has {kind!r}; expected {' or '.join(_MIXERS)}.")
