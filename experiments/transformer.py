@@ -1,8 +1,9 @@
 """The original Transformer: sines and cosines, norms behind each layer (Vaswani et al. 2017).
 
 The sizes are the paper's (arXiv:1706.03762, table 3, with its vocabulary of about 37,000 pieces),
-and "opus-mt", that of the Marian models trained since (Tiedemann & Thottingal 2020). The paper
-translates; here, as T5 does, the model restores spans cut out of a text.
+and "opus-mt", that of the Marian models trained since (Tiedemann & Thottingal 2020), from which the
+bias of the logits is taken. The paper translates; here, as T5 does, the model restores spans cut
+out of a text.
 
 Run: python launch.py train --config=experiments/transformer.py
 Takes: not measured yet.
@@ -21,7 +22,6 @@ SIZES = {
     "repeats": 6,
     "num_heads": 8,
     "activation": "silu",
-    "head_bias": True,
     "max_length": 512,
     "decoder_start_id": 58_100,
   },
@@ -43,6 +43,7 @@ def get_config(mode=""):
     norm_placement="post",
     final_norm=False,
     embedding_scale=True,
+    head_bias=True,
     layers={
       "attention": heads,
       "cross_attention": heads,

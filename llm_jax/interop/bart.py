@@ -167,5 +167,5 @@ def _feed_forward(entry, there):
 
 
 def _root(spec):
-  """Before every name but those of the head: files without one have the bare model's names."""
+  """Before every name but those of the head; files without its bias have the bare model's names."""
   return "model." if spec.head_bias else ""

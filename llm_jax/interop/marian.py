@@ -8,7 +8,7 @@ from llm_jax.interop import bart
 from llm_jax.models import spec as specs
 
 MODEL_TYPES = ("marian",)
-IGNORED = (r"(model\.)?(en|de)coder\.embed_positions\.weights?",)  # tables of sinusoids
+IGNORED = (r"model\.(en|de)coder\.embed_positions\.weights?",)  # tables of sinusoids
 
 weights, aliases = bart.stack_weights, bart.aliases
 
@@ -25,7 +25,7 @@ def model_config(fields):
     positions="sinusoidal_halves",
     max_length=fields.take("max_position_embeddings"),
     decoder_start_id=fields.take("decoder_start_token_id"),
-    head_bias=fields.architecture() != "MarianModel",
+    head_bias=True,
     **options,
   )
 
@@ -37,7 +37,7 @@ def published_config(spec):
     return None
   return {
     "model_type": "marian",
-    "architectures": ["MarianMTModel" if spec.head_bias else "MarianModel"],
+    "architectures": ["MarianMTModel"],
     # Theirs is a table of sinusoids of so many rows; here positions have no end.
     "max_position_embeddings": spec.max_length or 1024,
     "decoder_vocab_size": spec.vocab_size,
