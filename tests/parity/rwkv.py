@@ -8,6 +8,7 @@ DRAW = {
   r"time_first$": (0.0, 0.7),
   r"time_mix_": (0.5, 0.4),
 }
+TRAINED = "rwkv4-tiny"
 CASES = [
   Case(
     "rwkv",
