@@ -33,6 +33,7 @@ class Context:
       dict of them as its third value, and declares their zeros in `initial_shared`.
     depth: index of the pattern's repeat this layer is in, traced under the stack's scan.
     num_blocks: how many repeats the stack has in all.
+    residual_scale: variance that attention and MLPs first add to a normalised stream.
     causal: False in an encoder, where every token sees every other of its document.
     train: True where dropout applies and a mixture of experts may drop tokens.
   """
@@ -46,6 +47,7 @@ class Context:
   shared: dict = struct.field(default_factory=dict)
   depth: jax.Array | int = 0
   num_blocks: int = struct.field(pytree_node=False, default=1)
+  residual_scale: float = struct.field(pytree_node=False, default=1.0)
   position_max_distance: int = struct.field(pytree_node=False, default=128)
   causal: bool = struct.field(pytree_node=False, default=True)
   train: bool = struct.field(pytree_node=False, default=False)

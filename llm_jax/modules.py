@@ -10,11 +10,6 @@ from llm_jax.errors import unknown
 from llm_jax.ops.linear import linear
 from llm_jax.ops.norm import layer_norm, rms_norm
 
-# Variance that attention and MLPs, all blocks together, first add to a normalised stream. As small
-# as GPT-2's: the stream begins as the embeddings. At 0.5 a Llama of width 128 stood at 2.94 bits
-# per byte after 100 steps, at 0.025 at 2.63.
-RESIDUAL_SCALE = 0.025
-
 NORMS = ("layernorm", "rmsnorm", "rmsnorm_plus_one")
 
 
@@ -57,6 +52,12 @@ class Projection(nn.Module):
     return y
 
 
+def query_variance(query_scale: float, head_dim: int) -> float:
+  """Variance of queries at initialisation at which scores begin with variance one, as they do by
+  themselves where the scale is 1 / sqrt(head_dim), for which 0 stands."""
+  return 1.0 / (query_scale**2 * head_dim) if query_scale else 1.0
+
+
 def heads_to_stream(y_BTHK, d_model: int, context, use_bias: bool):
   """The last projection of an attention layer, "out": its heads, (B, T, H, K), to (B, T, D)."""
   out = Projection(
@@ -64,7 +65,7 @@ def heads_to_stream(y_BTHK, d_model: int, context, use_bias: bool):
     axes=("heads", None, "embed"),
     inputs=2,
     use_bias=use_bias,
-    scale=RESIDUAL_SCALE / context.num_blocks,
+    scale=context.residual_scale,
     name="out",
   )
   return out(y_BTHK)

@@ -5,7 +5,7 @@ Legend: B batch, T position, D model, F feed-forward.
 
 import flax.linen as nn
 
-from llm_jax.modules import RESIDUAL_SCALE, Projection
+from llm_jax.modules import Projection
 from llm_jax.ops.activations import activation
 
 
@@ -40,7 +40,7 @@ class Mlp(nn.Module):
       (d_model,),
       axes=("mlp", "embed"),
       use_bias=self.use_bias,
-      scale=RESIDUAL_SCALE / context.num_blocks,
+      scale=context.residual_scale,
       name="out",
     )(h_BTF)
     return y_BTD, state

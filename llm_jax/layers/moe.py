@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from llm_jax.errors import UserError
 from llm_jax.layers.mlp import feed_forward_width
-from llm_jax.modules import RESIDUAL_SCALE, Projection
+from llm_jax.modules import Projection
 from llm_jax.ops.activations import activation
 from llm_jax.ops.experts import Experts, dropless, with_capacity
 from llm_jax.ops.routing import balance_loss, expert_load, route, z_loss
@@ -85,7 +85,7 @@ class Moe(nn.Module):
     inner = (d_model, d_ff, ("embed", "mlp"))
     return Experts(
       inner_EDF=kernel("in", *inner),
-      outer_EFD=kernel("out", d_ff, d_model, ("mlp", "embed"), RESIDUAL_SCALE / context.num_blocks),
+      outer_EFD=kernel("out", d_ff, d_model, ("mlp", "embed"), context.residual_scale),
       gate_EDF=kernel("gate", *inner) if gated else None,
       function=function,
     )

@@ -15,6 +15,12 @@ import jax.numpy as jnp
 from llm_jax.models.spec import Spec, branches
 from llm_jax.modules import Norm
 
+# Variance that attention and MLPs, all blocks together, first add to a normalised stream: so small
+# that the stream begins as the embeddings. At 0.5 a model of width 128 stood at 2.94 bits
+# per byte after 100 steps, at 0.025 at 2.63. A norm after each layer makes the stream as large as
+# what layers add, each of them: at 0.025 one of width 128 only learned how frequent each token
+# is (3.50 bits per byte after 200 steps), at 1 it reached 2.70.
+_RESIDUAL_SCALE, _POST_NORM_SCALE = 0.025, 1.0
 _POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
@@ -79,7 +85,9 @@ class Stack(nn.Module):
   @nn.compact
   def __call__(self, x_BTD, context, states=None):
     spec, depth, new_states = self.spec, 0, []
-    context = context.replace(num_blocks=sum(repeats for _, repeats in self.stages))
+    blocks = sum(repeats for _, repeats in self.stages)
+    scale = _POST_NORM_SCALE if spec.norm_placement == "post" else _RESIDUAL_SCALE / blocks
+    context = context.replace(num_blocks=blocks, residual_scale=scale)
     if spec.positions == "relative":
       context = context.replace(
         position_bias=self._position_table(), position_max_distance=spec.position_max_distance
