@@ -120,6 +120,8 @@ def _resolved_layer(fields, d_model):
     fields["head_dim"] = fields["head_dim"] or d_model // fields["num_heads"]
   if "query_scale" in fields:
     fields["query_scale"] = fields["query_scale"] or fields["head_dim"] ** -0.5
+  if "hidden_size" in fields:
+    fields["hidden_size"] = fields["hidden_size"] or d_model
   if "dt_rank" in fields:
     fields["dt_rank"] = fields["dt_rank"] or -(-d_model // 16)
   if "d_ff" in fields and "activation" in fields:
