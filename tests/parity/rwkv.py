@@ -9,6 +9,7 @@ DRAW = {
   r"time_mix_": (0.5, 0.4),
 }
 TRAINED = "rwkv4-tiny"
+TRAINED = "rwkv4-tiny"
 CASES = [
   Case(
     "rwkv",
@@ -29,6 +30,7 @@ CASES = [
     },
     length=19,
     padding=9,
+    scale=3.0,  # else a tied head answers each token with itself
     draw=DRAW,
   ),
 ]
