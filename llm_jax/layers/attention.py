@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from llm_jax.errors import unknown
-from llm_jax.modules import Norm, Projection, heads_to_stream
+from llm_jax.modules import Norm, Projection, heads_to_stream, query_variance
 from llm_jax.ops.attention import Tokens, attention
 from llm_jax.ops.positions import alibi_slopes, relative_bias, rotate, table_bias
 
@@ -88,11 +88,12 @@ class Attention(nn.Module):
     """Queries, keys and values, normalised and rotated."""
     head_dim, kv_heads = self._head_dim(x_BTD.shape[-1]), self.num_kv_heads or self.num_heads
 
-    def project(name, heads, axis):
-      axes = ("embed", axis, None)
-      return Projection((heads, head_dim), axes, use_bias=self.use_bias, name=name)(x_BTD)
+    def project(name, heads, axis, scale=1.0):
+      features, axes = (heads, head_dim), ("embed", axis, None)
+      return Projection(features, axes, use_bias=self.use_bias, scale=scale, name=name)(x_BTD)
 
-    q_BTHK, k_BTGK = project("q", self.num_heads, "heads"), project("k", kv_heads, "kv")
+    q_BTHK = project("q", self.num_heads, "heads", query_variance(self.query_scale, head_dim))
+    k_BTGK = project("k", kv_heads, "kv")
     if self.qk_norm:
       q_BTHK = Norm("rmsnorm", self.norm_epsilon, axis=None, name="q_norm")(q_BTHK)
       k_BTGK = Norm("rmsnorm", self.norm_epsilon, axis=None, name="k_norm")(k_BTGK)

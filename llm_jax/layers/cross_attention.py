@@ -6,7 +6,7 @@ Legend: B batch, T position, S memory position, D model, H heads, G key/value he
 import flax.linen as nn
 import jax.numpy as jnp
 
-from llm_jax.modules import Projection, heads_to_stream
+from llm_jax.modules import Projection, heads_to_stream, query_variance
 from llm_jax.ops.attention import Tokens, attention
 
 
@@ -39,10 +39,9 @@ class CrossAttention(nn.Module):
     d_model = x_BTD.shape[-1]
     kv_heads = self.num_kv_heads or self.num_heads
 
-    def project(name, source, heads, axis):
-      features = (heads, self._head_dim(d_model))
-      axes = ("embed", axis, None)
-      return Projection(features, axes, use_bias=self.use_bias, name=name)(source)
+    def project(name, source, heads, axis, scale=1.0):
+      features, axes = (heads, self._head_dim(d_model)), ("embed", axis, None)
+      return Projection(features, axes, use_bias=self.use_bias, scale=scale, name=name)(source)
 
     if context.memory_BSD is not None:
       memory_BSD = context.memory_BSD.astype(x_BTD.dtype)
@@ -55,11 +54,12 @@ class CrossAttention(nn.Module):
     else:
       raise ValueError("cross_attention needs context.memory_BSD, or a state that holds a memory")
 
+    variance = query_variance(self.query_scale, self._head_dim(d_model))
     queries, keys = context.segments_BT, context.memory_segments_BS
     if state is not None:  # one document a row, whatever its number on either side
       queries, keys = (queries > 0).astype(jnp.int32), (keys > 0).astype(jnp.int32)
     y_BTHK = attention(
-      project("q", x_BTD, self.num_heads, "heads"),
+      project("q", x_BTD, self.num_heads, "heads", variance),
       k_BGSK,
       v_BGSK,
       Tokens(queries, queries),
