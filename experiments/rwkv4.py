@@ -1,6 +1,6 @@
 """RWKV-4: time mixing and channel mixing (Peng et al. 2023, arXiv:2305.13048).
 
-The sizes are those of the paper's table 2, trained on the Pile.
+The sizes are those the authors trained on the Pile.
 
 Run: python launch.py train --config=experiments/rwkv4.py
 Takes: a minute on two CPU cores, for 200 steps of 1,120,256 parameters.

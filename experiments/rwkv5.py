@@ -1,6 +1,6 @@
 """RWKV-5.2, Eagle: heads with a matrix for a state (Peng et al. 2024, arXiv:2404.05892).
 
-The sizes are those of the paper's table of Eagle models.
+The sizes are those of the released Eagle models.
 
 Run: python launch.py train --config=experiments/rwkv5.py
 Takes: not measured yet.

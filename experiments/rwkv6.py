@@ -1,6 +1,6 @@
 """RWKV-6, Finch: decays and mixtures that depend on the token (Peng et al. 2024, arXiv:2404.05892).
 
-1b6 and 3b are the paper's Finch models; 7b and 14b were released later, with wider low-rank maps.
+7b and 14b have low-rank maps twice as wide.
 
 Run: python launch.py train --config=experiments/rwkv6.py
 Takes: not measured yet.

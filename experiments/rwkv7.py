@@ -1,6 +1,6 @@
 """RWKV-7, Goose: a state edited by the generalised delta rule (Peng et al. 2025, arXiv:2503.14456).
 
-The sizes are the paper's World models. Their first layer has no maps to mix values by, so it is a
+The sizes are those of the World models. Their first layer has no maps to mix values by, so it is a
 stage of its own; in the small model it has them, unused, and `model.repeats` alone sets the depth.
 
 Run: python launch.py train --config=experiments/rwkv7.py

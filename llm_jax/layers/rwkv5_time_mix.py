@@ -28,7 +28,7 @@ class Rwkv5TimeMix(nn.Module):
   Initialisation is the published one: decays, bonuses and mixing weights depend on the channel and
   the depth; keys and gates start small, output at zero.
 
-  Source: Peng et al. 2024, arXiv:2404.05892, section 3; initial values: BlinkDL/RWKV-LM,
+  Source: Peng et al. 2024, arXiv:2404.05892; initial values: BlinkDL/RWKV-LM,
   RWKV-v5/src/model.py.
   """
 

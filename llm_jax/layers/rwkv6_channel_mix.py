@@ -21,7 +21,7 @@ class Rwkv6ChannelMix(nn.Module):
 
   Receptance and value start at zero, as published.
 
-  Source: Peng et al. 2024, arXiv:2404.05892, section 4; initial values: BlinkDL/RWKV-LM,
+  Source: Peng et al. 2024, arXiv:2404.05892; initial values: BlinkDL/RWKV-LM,
   RWKV-v5/src/model.py.
   """
 

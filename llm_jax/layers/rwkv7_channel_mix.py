@@ -20,7 +20,7 @@ class Rwkv7ChannelMix(nn.Module):
 
   Value starts at zero, as published.
 
-  Source: Peng et al. 2025, arXiv:2503.14456, eq. 22-23; initial values: BlinkDL/RWKV-LM,
+  Source: Peng et al. 2025, arXiv:2503.14456; initial values: BlinkDL/RWKV-LM,
   RWKV-v7/train_temp/src/model.py.
   """
 

@@ -43,7 +43,7 @@ class Rwkv7TimeMix(nn.Module):
   Initialisation is the published one: it depends on the channel and the depth; keys start small,
   output and the low-rank maps at zero.
 
-  Source: Peng et al. 2025, arXiv:2503.14456, section 4; initial values: BlinkDL/RWKV-LM,
+  Source: Peng et al. 2025, arXiv:2503.14456; initial values: BlinkDL/RWKV-LM,
   RWKV-v7/train_temp/src/model.py.
   """
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 # blocks of 4 take 61 / 96 ms, of 8 76 / 105, of 16 108 / -; chunks of 32 94 / 267, of 64 260 / -.
 # One product whose factors may overflow saves 2 ms of wkv7's. Accelerators: unmeasured.
 CHUNK, BLOCK = 16, 4
-SHORTEST = 64  # below as many tokens a scan is as quick, and compiles in a third of the time
+SHORTEST = 64  # fewer tokens take the scan over them, the smaller program to compile
 
 
 def in_chunks(x_BT: jax.Array, size: int) -> jax.Array:

@@ -97,7 +97,8 @@ def wkv6(
     y_BTHJ in v's dtype, and the state after the last token that is not padding. All in between
     is float32.
 
-  Source: Peng et al. 2024, arXiv:2404.05892, eq. 19-20.
+  Source: Peng et al. 2024, arXiv:2404.05892; the PyPI package rwkv 0.8.32, rwkv/model.py
+  (att_seq_v5_2, att_seq_v6_0).
   """
   if starts_BT is None:
     starts_BT = jnp.zeros(r_BTHK.shape[:2], bool)

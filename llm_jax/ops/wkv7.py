@@ -140,7 +140,8 @@ def wkv7(
     y_BTHJ in v's dtype, and the state after the last token that is not padding. All in between
     is float32.
 
-  Source: Peng et al. 2025, arXiv:2503.14456, eq. 17-18 (there S is transposed).
+  Source: Peng et al. 2025, arXiv:2503.14456; the PyPI package rwkv 0.8.32, rwkv/model.py
+  (RWKV_x070_TMix_one; there S is transposed).
   """
   if starts_BT is None:
     starts_BT = jnp.zeros(r_BTHK.shape[:2], bool)
