@@ -9,7 +9,6 @@ DRAW = {
   r"time_mix_": (0.5, 0.4),
 }
 TRAINED = "rwkv4-tiny"
-TRAINED = "rwkv4-tiny"
 CASES = [
   Case(
     "rwkv",
