@@ -9,6 +9,10 @@ from llm_jax.analysis import counts
 
 # experiment: {mode: parameters}, as the papers, model cards or transformers' own classes count them.
 PUBLISHED = {
+  "bart": {
+    "base": 139_420_416,
+    "large": 406_291_456,
+  },
   "bert": {
     "base": 110_106_428,
     "large": 336_226_108,
@@ -147,6 +151,25 @@ PUBLISHED = {
     "0b4": 450_767_872,
     "1b5": 1_527_404_544,
     "2b9": 2_947_735_040,
+  },
+  "t5": {
+    "small": 60_506_624,
+    "base": 222_903_552,
+    "large": 737_668_096,
+    "3b": 2_851_598_336,
+    "11b": 11_307_321_344,
+  },
+  "t5_v1_1": {
+    "small": 76_961_152,
+    "base": 247_577_856,
+    "large": 783_150_080,
+    "xl": 2_849_757_184,
+    "xxl": 11_135_332_352,
+  },
+  "transformer": {
+    "base": 63_119_496,
+    "big": 214_282_376,
+    "opus-mt": 73_944_309,
   },
 }
 
