@@ -252,6 +252,10 @@ def test_a_torch_file_is_read_like_a_safetensors_file(tmp_path):
     load_pretrained(tmp_path / "other.pth")
 
 
+def _without(tensors, name):
+  return {there: value for there, value in tensors.items() if there != name}
+
+
 def _renamed(tensors, old, new):
   return {name.replace(old, new): value for name, value in tensors.items()}
 
@@ -266,6 +270,13 @@ def _renamed(tensors, old, new):
     ("7", lambda t: {**t, "blocks.2.ffn.key.weight": t["emb.weight"]}, "blocks.2.ffn.key.weight"),
     ("7", lambda t: {**t, "blocks.0.ffn.s_emb.weight": t["emb.weight"]}, "s_emb"),
     ("7", lambda t: _renamed(t, "emb.weight", "embed.weight"), "no config.json"),
+    ("6", lambda t: _without(t, "blocks.0.att.time_maa_w1"), "blocks.0.att.time_maa_w1.*none"),
+    ("6", lambda t: _without(t, "blocks.0.att.time_decay_w1"), "blocks.0.att.time_decay_w1.*none"),
+    ("7", lambda t: {**t, "emb.weight": t["emb.weight"][0]}, "emb.weight.*its shape is"),
+    ("4", lambda t: {**t, "blocks.0.att.key.weight": t["ln_out.bias"]}, "0.att.key.weight.*its"),
+    ("7", lambda t: {**t, "blocks.0.att.r_k": t["blocks.0.att.r_k"][:0]}, "att.r_k.*its shape is"),
+    ("7", lambda t: {n: v for n, v in t.items() if not n.endswith("att.w1")}, "0.att.w1.*none"),
+    ("5.2", lambda t: {**t, "blocks.0.att.time_faaaa": np.ones((5, 4), np.float32)}, "num_heads"),
   ],
 )
 def test_a_file_of_another_kind_is_refused_with_what_is_wrong(number, change, culprit, tmp_path):

@@ -43,10 +43,8 @@ def load_pretrained(
     raise unknown("param_dtype", param_dtype, _PARAM_DTYPES)
   checkpoint = files.open_checkpoint(path)
   family, config = _family(checkpoint)
-  model = build.build(_model_config(family, config, checkpoint), dtype)
-  spec = families.resolved(model.spec)
-  table = tables.Table(family.weights(spec), _flat(build.abstract_params(model)))
-  tensors = tables.check_tensors(checkpoint.tensors, family, spec, table.shapes(), checkpoint.path)
+  model, spec, table, needed = _built(family, config, checkpoint, dtype)
+  tensors = tables.check_tensors(checkpoint.tensors, family, spec, needed, checkpoint.path)
   param_dtype = param_dtype and jnp.dtype(param_dtype)
   return model, unflatten_dict(
     table.fill(tensors, param_dtype, mesh, _flat(build.param_axes(model))), sep="/"
@@ -69,6 +67,8 @@ def save_pretrained(folder: str | os.PathLike, model: nn.Module, params: dict) -
   alone = path.suffix == ".safetensors"
   path = path if alone else path / files.SINGLE
   family, config = families.of_spec(model.spec, alone)
+  bare = hasattr(family, "recognise")  # a format without config.json: its names say what it is
+  _check_neighbour(path, alone, bare)
   spec, expected = families.resolved(model.spec), _flat(build.abstract_params(model))
   params = _flat(params)
   tables.check_params(params, expected)
@@ -87,20 +87,39 @@ def save_pretrained(folder: str | os.PathLike, model: nn.Module, params: dict) -
   except OSError as error:
     raise UserError(f"Could not make the folder {path.parent}: {error.strerror}.") from None
   files.write_safetensors(path, shapes, arrays())
-  if hasattr(family, "recognise"):  # a format without config.json has its names for that
-    if path.name == files.SINGLE:
-      path.with_name(files.CONFIG).unlink(missing_ok=True)  # of an earlier save
-  else:
+  if bare and not alone:
+    path.with_name(files.CONFIG).unlink(missing_ok=True)  # of an earlier save
+  elif not bare:
     stored = {dtype.name for dtype in dtypes.values()}
     kept = {"dtype": stored.pop()} if len(stored) == 1 else {}
     files.write_json(path.with_name(files.CONFIG), {**config, **kept})
+
+
+def _check_neighbour(path, alone, bare):
+  """Refuses to replace, or to be read together with, a config.json of something else."""
+  config = path.with_name(files.CONFIG)
+  if not config.exists() or (alone and path.name != files.SINGLE):
+    return  # a file of another name is read without it
+  if alone:
+    raise UserError(
+      f"{config} would be taken for that of {path.name}. Give the file another name or folder."
+    )
+  if "model_type" not in files.read_json(config):
+    fate = "be removed" if bare else "be replaced"
+    raise UserError(
+      f"{config} would {fate}, but it has no model_type: it is of no published checkpoint. "
+      "Choose another folder."
+    )
 
 
 def _family(checkpoint):
   """The family of a checkpoint, and its config.json or what stands for it."""
   config = checkpoint.config
   if config is None:
-    config = families.recognise({name: t.shape for name, t in checkpoint.tensors.items()})
+    try:
+      config = families.recognise({name: t.shape for name, t in checkpoint.tensors.items()})
+    except UserError as error:
+      raise UserError(f"{checkpoint.path}: {error}") from None
   if config is None:
     raise UserError(
       f"{checkpoint.path} has no config.json, and its tensors' names are of no format that does "
@@ -109,17 +128,24 @@ def _family(checkpoint):
   return families.of_config(config), config
 
 
-def _model_config(family, config, checkpoint):
-  """The config of the model; every field of the file is accounted for."""
-  fields = Fields(config, tensors=checkpoint.tensors)
+def _built(family, config, checkpoint, dtype):
+  """The model, its spec, its table and the tensors that needs. Every field of the file is accounted
+  for, and none that makes no sense comes through as anything but the user's error."""
+  named = checkpoint.config is not None
+  fields = Fields(config, files.CONFIG if named else str(checkpoint.path), checkpoint.tensors)
   try:
     found = family.model_config(fields)
-  except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-    raise UserError(
-      f"config.json of {checkpoint.path} makes no sense as {config['model_type']!r}: {error}."
-    ) from error
-  fields.finish()
-  return found
+    fields.finish()
+    model = build.build(found, dtype)
+    spec = families.resolved(model.spec)
+    table = tables.Table(family.weights(spec), _flat(build.abstract_params(model)))
+    return model, spec, table, table.shapes()
+  except UserError:
+    raise
+  except Exception as error:  # whatever shapes that do not fit meet, in whichever library
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    source = f"{files.CONFIG} of {checkpoint.path}" if named else checkpoint.path
+    raise UserError(f"{source} makes no sense as {config['model_type']!r}: {reason}.") from error
 
 
 def _flat(tree) -> dict:

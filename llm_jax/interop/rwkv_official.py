@@ -6,6 +6,7 @@ h heads, k head size, r rank, m the five mixtures, n and o outputs and inputs of
 Source: the files of BlinkDL (huggingface.co/BlinkDL) and the PyPI package `rwkv`, which reads them.
 """
 
+from llm_jax.errors import UserError
 from llm_jax.interop.weights import entries, norm_weights, weight
 from llm_jax.models import spec as specs
 
@@ -31,25 +32,39 @@ def recognise(shapes):
   if not {"emb.weight", f"{att}key.weight", f"{ffn}key.weight"} <= set(shapes):
     return None
   version = _version(shapes, att)
-  vocab, width = shapes["emb.weight"]
+  vocab, width = _matrix(shapes, "emb.weight")
   found = {
     "model_type": "rwkv_official",
     "version": version,
     "vocab_size": vocab,
     "n_embd": width,
     "n_layer": len({name.split(".")[1] for name in shapes if name.startswith("blocks.")}),
-    "dim_att": shapes[f"{att}key.weight"][0],
-    "dim_ffn": shapes[f"{ffn}key.weight"][0],
+    "dim_att": _matrix(shapes, f"{att}key.weight")[0],
+    "dim_ffn": _matrix(shapes, f"{ffn}key.weight")[0],
   }
   if version in ("5.2", "6", "7"):
-    found["n_head"] = shapes[f"{att}r_k" if version == "7" else f"{att}time_faaaa"][0]
+    found["n_head"] = _matrix(shapes, f"{att}r_k" if version == "7" else f"{att}time_faaaa")[0]
   if version == "6":
-    found["mix_rank"] = shapes[f"{att}time_maa_w1"][1] // 5
-    found["decay_rank"] = shapes[f"{att}time_decay_w1"][1]
+    found["mix_rank"] = _matrix(shapes, f"{att}time_maa_w1")[1] // 5
+    found["decay_rank"] = _matrix(shapes, f"{att}time_decay_w1")[1]
   if version == "7":
     for field, letter in _RANKS.items():
-      found[field] = shapes.get(f"blocks.1.att.{letter}1", shapes.get(f"{att}{letter}1", (0, 0)))[1]
-    found["first_value_rank"] = shapes.get(f"{att}v1", (0, 0))[1]
+      names = (f"blocks.1.att.{letter}1", f"{att}{letter}1")
+      name = next((name for name in names if name in shapes), None)
+      if name is None and letter != "v":  # only values need no map, in a model of one layer
+        name = names[1]
+      found[field] = _matrix(shapes, name)[1] if name else 0
+    first = f"{att}v1"
+    found["first_value_rank"] = _matrix(shapes, first)[1] if first in shapes else 0
+  return found
+
+
+def _matrix(shapes, name):
+  """The shape of a tensor that must be there and have two axes."""
+  found = shapes.get(name)
+  if found is None or len(found) != 2 or 0 in found:
+    there = "there is none" if found is None else f"its shape is {found}"
+    raise UserError(f"Its names are RWKV's own, so {name!r} should be a matrix; {there}.")
   return found
 
 
