@@ -87,7 +87,9 @@ class Norm(nn.Module):
     if self.kind not in NORMS:
       raise unknown("norm", self.kind, NORMS)
     if self.kind == "rmsnorm_plus_one":
-      return rms_norm(x, 1 + self.param("scale", zeros, shape, jnp.float32), self.epsilon)
+      scale = self.param("scale", zeros, shape, jnp.float32)
+      # float32 however it is stored: near 1 bfloat16 is coarser than near 0.
+      return rms_norm(x, 1 + scale.astype(jnp.float32), self.epsilon)
     scale = self.param("scale", ones, shape, jnp.float32)
     if self.kind == "rmsnorm":
       return rms_norm(x, scale, self.epsilon)

@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from llm_jax.contract import Context, document_positions
 from llm_jax.models.spec import layer_class, layer_fields, layer_names
+from llm_jax.modules import NORMS, Norm
 
 B, T, S, D = 2, 21, 5, 32
 LAYERS = layer_names()
@@ -225,6 +226,33 @@ def test_bfloat16_gradients_are_finite(name):
   silent = [jax.tree_util.keystr(path) for path, g in flat if not jnp.any(g)]
   # A key bias moves all scores of a query alike, so that its true gradient is zero.
   assert [path for path in silent if "['k']['bias']" not in path] == []
+
+
+def assert_stored_dtype_is_only_storage(call, params):
+  """The same from bfloat16 as from float32 arrays of the same numbers: what is computed of
+  parameters themselves, such as exponentials of decays, is float32 however a file keeps them."""
+  low = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+  same = jax.tree.map(lambda p: p.astype(jnp.float32), low)
+  # Otherwise XLA may leave out a rounding to bfloat16 that another machine does not.
+  exact = jax.jit(call, compiler_options={"xla_allow_excess_precision": False})
+  close(exact(low), call(same), 1e-5)
+
+
+@every_layer
+def test_parameters_kept_in_bfloat16_are_computed_with_in_float32(name):
+  _, params, call = built(name)
+  x_BTD, context = 4 * inputs(length=9), context_of(ones(length=9))
+  assert_stored_dtype_is_only_storage(lambda params: call(params, x_BTD, context)[0], params)
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_norms_kept_in_bfloat16_are_computed_with_in_float32(kind):
+  norm, x_BTD = Norm(kind), inputs(length=9)
+  shapes = jax.eval_shape(norm.init, jax.random.key(0), x_BTD)["params"]
+  params = jax.tree.map(lambda p: 0.1 * jax.random.normal(jax.random.key(1), p.shape), shapes)
+  assert_stored_dtype_is_only_storage(
+    lambda params: norm.apply({"params": params}, x_BTD), nn.unbox(params)
+  )
 
 
 WITH_FORMS = [name for name in LAYERS if "implementation" in layer_fields(name)]

@@ -99,7 +99,7 @@ class Mamba(nn.Module):
     y_BTI, ssm = selective_scan(
       x_BTI,
       jnp.where(context.real_BT[:, :, None], dt_BTI, 0),
-      -jnp.exp(A_log_IN).T,
+      -jnp.exp(A_log_IN.astype(jnp.float32)).T,
       B_BTN,
       C_BTN,
       None if state is None else state["ssm"],
@@ -124,7 +124,7 @@ class _StepSize(nn.Module):
     rank = dt_BTR.shape[-1]
     kernel_init = nn.with_logical_partitioning(symmetric_uniform(rank**-0.5), (None, "mlp"))
     kernel_RI = self.param("kernel", kernel_init, (rank, self.inner))
-    bias_init = nn.with_logical_partitioning(inverse_softplus_of_steps(), ("mlp",))
+    bias_init = nn.with_logical_partitioning(inverse_softplus_of_steps, ("mlp",))
     bias_I = self.param("bias", bias_init, (self.inner,))
     # float32: steps of 1e-3 are exponents of long products.
     return jax.nn.softplus(linear(dt_BTR, kernel_RI).astype(jnp.float32) + bias_I[None, None])

@@ -105,7 +105,7 @@ class Mamba2(nn.Module):
     batch, length, heads = dt_BTH.shape
     A_log_H = self._of_heads("A_log", _log_of_uniform, heads)
     D_H = self._of_heads("D", nn.initializers.ones, heads)
-    bias_H = self._of_heads("dt_bias", inverse_softplus_of_steps(), heads)
+    bias_H = self._of_heads("dt_bias", inverse_softplus_of_steps, heads)
     # float32: steps of 1e-3 are exponents of long products.
     dt_BTH = jax.nn.softplus(dt_BTH.astype(jnp.float32) + bias_H[None, None])
     if self.dt_limits:
@@ -115,7 +115,7 @@ class Mamba2(nn.Module):
     y_BTHK, ssm = ssd(
       x_BTHK,
       jnp.where(context.real_BT[:, :, None], dt_BTH, 0),
-      -jnp.exp(A_log_H),
+      -jnp.exp(A_log_H.astype(jnp.float32)),
       maps_BT2GN[:, :, 0],
       maps_BT2GN[:, :, 1],
       None if state is None else state["ssm"],

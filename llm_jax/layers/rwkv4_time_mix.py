@@ -51,7 +51,7 @@ class Rwkv4TimeMix(nn.Module):
     decay_D = channel_parameter(self, "time_decay", _decay_init(context), d_model, "heads")
     bonus_D = channel_parameter(self, "time_first", _bonus_init, d_model, "heads")
     y_BTD, (a, b, p) = wkv4(
-      -jnp.exp(decay_D),
+      -jnp.exp(decay_D.astype(jnp.float32)),
       bonus_D,
       k_BTD,
       v_BTD,

@@ -52,7 +52,8 @@ class Rwkv5TimeMix(nn.Module):
     v_BTHK = project("value", 1.0, mixing_init(context, lift=0.3))
     g_BTHK = project("gate", 0.01, mixing_init(context, power=0.5))
     decay_HK = head_parameter(self, "time_decay", decay_init(context), k_BTHK.shape[2:])
-    y_BTHK, state = mix_heads(self, context, r_BTHK, -jnp.exp(decay_HK), k_BTHK, v_BTHK, state)
+    log_decay_HK = -jnp.exp(decay_HK.astype(jnp.float32))
+    y_BTHK, state = mix_heads(self, context, r_BTHK, log_decay_HK, k_BTHK, v_BTHK, state)
     y_BTHK = HeadNorm(name="ln_x")(y_BTHK, context) * jax.nn.silu(g_BTHK)
     return merge(y_BTHK), (None if state is None else {"shift": shift, "wkv": state})
 
