@@ -4,6 +4,7 @@ Legend: B batch, T position, I channel, K taps.
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -11,19 +12,19 @@ import jax.numpy as jnp
 
 from llm_jax.ops.shift import causal_convolution
 
-_DT_FLOOR = 1e-4  # of every published Mamba
-
 
 class ShortConvolution(nn.Module):
-  """A causal depthwise convolution over each document, drawn as torch's Conv1d is.
+  """A causal depthwise convolution over each document.
 
   Attributes:
     taps: K.
     use_bias: whether each channel has a bias.
+    init: initialiser of the kernel, and biases start at zero; None: both as in torch's Conv1d.
   """
 
   taps: int
   use_bias: bool = True
+  init: Callable | None = None
 
   @nn.compact
   def __call__(self, inputs, context, states=None):
@@ -37,13 +38,12 @@ class ShortConvolution(nn.Module):
     Returns:
       Two tuples as long: outputs, and states after the last real token (None without a state).
     """
-    init = symmetric_uniform(self.taps**-0.5)
+    uniform = symmetric_uniform(self.taps**-0.5)
+    init = nn.with_logical_partitioning(self.init or uniform, (None, "mlp"))
     widths = [x_BTI.shape[-1] for x_BTI in inputs]
-    kernel_KI = self.param(
-      "kernel", nn.with_logical_partitioning(init, (None, "mlp")), (self.taps, sum(widths))
-    )
-    bias_I = None
+    kernel_KI, bias_I = self.param("kernel", init, (self.taps, sum(widths))), None
     if self.use_bias:
+      init = nn.initializers.zeros if self.init else uniform
       bias_I = self.param("bias", nn.with_logical_partitioning(init, ("mlp",)), (sum(widths),))
     outputs, new_states, start = [], [], 0
     for index, (x_BTI, width) in enumerate(zip(inputs, widths, strict=True)):
@@ -65,21 +65,17 @@ def symmetric_uniform(bound: float):
   return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
-def log_uniform(low: float, high: float):
-  """Initialiser: logarithms of values spread evenly, on a log scale, from low to high."""
-  return lambda key, shape: jax.random.uniform(
-    key, shape, minval=math.log(low), maxval=math.log(high)
-  )
+def log_steps(key, shape):
+  """Initialiser: logarithms of step sizes spread evenly, on a log scale, from 1e-3 to 0.1, as in
+  every published S4D, S5 and Mamba."""
+  low, high = math.log(1e-3), math.log(0.1)
+  return jax.random.uniform(key, shape, minval=low, maxval=high)
 
 
-def inverse_softplus_of_steps(low: float = 1e-3, high: float = 0.1):
-  """Initialiser: biases whose softplus is spread evenly, on a log scale, from low to high.
+def inverse_softplus_of_steps(key, shape):
+  """Initialiser: biases whose softplus are such step sizes.
 
   Source: state-spaces/mamba, mamba_ssm/modules/mamba_simple.py and mamba2.py.
   """
-
-  def init(key, shape):
-    dt = jnp.maximum(jnp.exp(log_uniform(low, high)(key, shape)), _DT_FLOOR)
-    return dt + jnp.log(-jnp.expm1(-dt))
-
-  return init
+  dt = jnp.exp(log_steps(key, shape))
+  return dt + jnp.log(-jnp.expm1(-dt))

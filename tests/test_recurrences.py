@@ -207,7 +207,7 @@ def sigmoid(a):
 @pytest.mark.parametrize("gate", ["half", "full"])
 def test_s5_is_the_convolution_with_its_materialised_kernel(gate):
   length, d_model = 40, 5
-  layer = S5(d_state=8, blocks=2, gate=gate, dt_max=1.0)
+  layer = S5(d_state=8, blocks=2, gate=gate)
   x_BTD, context = whole_row(length, d_model)
   p, params = built(layer, x_BTD, context)
   y_BTD, _ = jax.jit(layer.apply)({"params": params}, x_BTD, context)

@@ -12,11 +12,12 @@ from llm_jax.errors import UserError
 from llm_jax.modules import Projection
 from llm_jax.ops.linear import linear
 from llm_jax.ops.linear_recurrence import linear_recurrence
-from llm_jax.ops.shift import causal_convolution
+from llm_jax.state_space import ShortConvolution
 
 _SHARPNESS = 8.0  # c of eq. 6
 _SLOWEST, _FASTEST = 0.999, 0.9  # range of the decays' c-th roots at the start
 _SMALLEST = 2.5e-7  # where the square root's gradient reaches 1,000 and stays
+_small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")  # the convolution's kernel
 
 
 class Rglru(nn.Module):
@@ -53,8 +54,9 @@ class Rglru(nn.Module):
     hidden = self._hidden(d_model)
     gate_BTH = Projection((hidden,), ("embed", "mlp"), name="gate")(x_BTD)
     u_BTH = Projection((hidden,), ("embed", "mlp"), name="in")(x_BTD)
-    conv = None if state is None else state["conv"]
-    u_BTH, conv = _Convolution(self.d_conv, name="conv1d")(u_BTH, context, conv)
+    conv = None if state is None else (state["conv"],)
+    convolution = ShortConvolution(self.d_conv, init=_small, name="conv1d")
+    (u_BTH,), (conv,) = convolution((u_BTH,), context, conv)
     h_BTH, rnn = self._recurrence(u_BTH, context, state)
     out = Projection((d_model,), ("mlp", "embed"), scale=0.5 / context.num_blocks, name="out")
     y_BTD = out(h_BTH * jax.nn.gelu(gate_BTH, approximate=True))
@@ -123,24 +125,6 @@ def _initial_decays(key, shape, dtype=jnp.float32):
   """Lambda such that exp(-softplus(Lambda)) is spread evenly over the area of a ring."""
   square = jax.random.uniform(key, shape, dtype, _FASTEST**2, _SLOWEST**2)
   return jnp.log(jnp.expm1(-0.5 * jnp.log(square)))
-
-
-class _Convolution(nn.Module):
-  """The short depthwise convolution's parameters: a small kernel."""
-
-  taps: int
-
-  @nn.compact
-  def __call__(self, x_BTH, context, state):
-    hidden = x_BTH.shape[-1]
-    small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
-    kernel_KH = self.param(
-      "kernel", nn.with_logical_partitioning(small, (None, "mlp")), (self.taps, hidden)
-    )
-    zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("mlp",))
-    bias_H = self.param("bias", zeros, (hidden,))
-    positions_BT, segments_BT = context.positions_BT, context.segments_BT
-    return causal_convolution(x_BTH, kernel_KH, bias_H, positions_BT, segments_BT, state)
 
 
 class _BlockDiagonal(nn.Module):

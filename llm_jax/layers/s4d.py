@@ -10,38 +10,28 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from llm_jax.errors import UserError, unknown
+from llm_jax.errors import UserError
 from llm_jax.modules import Projection
 from llm_jax.ops.linear_recurrence import linear_recurrence
-from llm_jax.state_space import log_uniform
-
-_DISCRETIZATIONS = ("zoh", "bilinear")
-_SPECTRA = ("lin", "inv")
+from llm_jax.state_space import log_steps
 
 
 class S4d(nn.Module):
   """V g * sigmoid(W g) of g = GELU(2 Re(C h) + D x), with dh/dt = A h + x for each channel.
 
+  The input counts as constant over each step. Eigenvalues begin at -1/2 + i pi n ("S4D-Lin").
   The state is {"ssm_re", "ssm_im"}, each (B, D, P) float32: h over its discretised input map.
 
   Attributes:
     d_state: N, states of a channel; conjugate pairs, so that P = N / 2 complex numbers are kept.
-    spectrum: initial eigenvalues. "lin": -1/2 + i pi n; "inv": -1/2 + i N/pi (N/(2n + 1) - 1).
-    discretization: "zoh", the input held constant over each step, or "bilinear".
-    dt_min, dt_max: the channels' step sizes are drawn log-uniformly from this range.
     implementation: form of `ops/linear_recurrence`.
 
-  Source: Gu, Gupta, Goel & Re 2022, arXiv:2206.11893, sections 3 and 4 (eq. 2, S4D-Lin and
-  S4D-Inv); names and initial values of state-spaces/s4, models/s4/s4d.py.
+  Source: Gu, Gupta, Goel & Re 2022, arXiv:2206.11893, sections 3 and 4 (eq. 2, S4D-Lin);
+  names and initial values of state-spaces/s4, models/s4/s4d.py.
   """
 
   d_state: int = 64
-  spectrum: str = "lin"
-  discretization: str = "zoh"
-  dt_min: float = 1e-3
-  dt_max: float = 0.1
   implementation: str = "auto"
 
   no_decay = ("log_step", "log_A_re", "A_im", "C_re", "C_im", "D")
@@ -49,7 +39,10 @@ class S4d(nn.Module):
   @nn.compact
   def __call__(self, x_BTD, context, state=None):
     context.require_causal("s4d")
-    self._check()
+    if self.d_state < 2 or self.d_state % 2:
+      raise UserError(
+        f"s4d keeps conjugate pairs: d_state must be even and at least 2, found {self.d_state}."
+      )
     d_model = x_BTD.shape[-1]
     decay_DP, C_DP = self._system(d_model)
     initial_BDP = None if state is None else jax.lax.complex(state["ssm_re"], state["ssm_im"])
@@ -78,41 +71,28 @@ class S4d(nn.Module):
     return {"ssm_re": zeros_BDP, "ssm_im": zeros_BDP}
 
   def _weight(self, name, init, shape, *axes):
-    return self.param(name, nn.with_logical_partitioning(init, axes), shape)
+    # float32 however it is stored: most are exponents.
+    return self.param(name, nn.with_logical_partitioning(init, axes), shape).astype(jnp.float32)
 
   def _system(self, d_model):
     """The discretised diagonal, and the output map times the discretised input map of ones."""
     shape, axes = (d_model, self.d_state // 2), ("embed", "state")
     log_re_DP = self._weight("log_A_re", nn.initializers.constant(math.log(0.5)), shape, *axes)
-    im_DP = self._weight("A_im", self._frequencies, shape, *axes)
+    im_DP = self._weight("A_im", _frequencies, shape, *axes)
     complex_normal = nn.initializers.normal(math.sqrt(0.5))  # variance 1 with both parts
     C_re_DP = self._weight("C_re", complex_normal, shape, *axes)
     C_im_DP = self._weight("C_im", complex_normal, shape, *axes)
-    init = log_uniform(self.dt_min, self.dt_max)
-    step_D1 = jnp.exp(self._weight("log_step", init, (d_model,), "embed"))[:, None]
+    step_D1 = jnp.exp(self._weight("log_step", log_steps, (d_model,), "embed"))[:, None]
     A_DP = jax.lax.complex(-jnp.exp(log_re_DP), im_DP)
     C_DP = jax.lax.complex(C_re_DP, C_im_DP)
     exponent_DP = A_DP * step_D1
-    if self.discretization == "zoh":
-      # expm1: steps are so small that exp(z) - 1 would keep three digits.
-      return jnp.exp(exponent_DP), C_DP * jnp.expm1(exponent_DP) / A_DP
-    return (1 + exponent_DP / 2) / (1 - exponent_DP / 2), C_DP * step_D1 / (1 - exponent_DP / 2)
+    # expm1: steps are so small that exp(z) - 1 would keep three digits.
+    return jnp.exp(exponent_DP), C_DP * jnp.expm1(exponent_DP) / A_DP
 
-  def _frequencies(self, key, shape):
-    n = np.arange(shape[1])
-    lin, inv = np.pi * n, self.d_state / np.pi * (self.d_state / (2 * n + 1) - 1)
-    values_P = lin if self.spectrum == "lin" else inv
-    return jnp.broadcast_to(jnp.asarray(values_P, jnp.float32), shape)
 
-  def _check(self):
-    if self.d_state < 2 or self.d_state % 2:
-      raise UserError(
-        f"s4d keeps conjugate pairs: d_state must be even and at least 2, found {self.d_state}."
-      )
-    if self.spectrum not in _SPECTRA:
-      raise unknown("spectrum of s4d", self.spectrum, _SPECTRA)
-    if self.discretization not in _DISCRETIZATIONS:
-      raise unknown("discretization of s4d", self.discretization, _DISCRETIZATIONS)
+def _frequencies(key, shape):
+  """pi n in each row."""
+  return jnp.broadcast_to(math.pi * jnp.arange(shape[1], dtype=jnp.float32), shape)
 
 
 # The states of all channels at all positions are the layer's largest arrays by far: the backward

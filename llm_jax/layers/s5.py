@@ -14,7 +14,7 @@ from llm_jax.errors import UserError, unknown
 from llm_jax.modules import Projection
 from llm_jax.ops.linear import linear
 from llm_jax.ops.linear_recurrence import linear_recurrence
-from llm_jax.state_space import log_uniform
+from llm_jax.state_space import log_steps
 
 _SLOWEST = -1e-4  # largest real part of an eigenvalue: longer documents than trained on stay stable
 
@@ -27,7 +27,6 @@ class S5(nn.Module):
   Attributes:
     d_state: N, states; conjugate pairs, so that P = N / 2 complex numbers are kept.
     blocks: how many independent copies of the initial diagonal; N is a multiple of twice as many.
-    dt_min, dt_max: the step sizes are drawn log-uniformly from this range.
     gate: "half" is g * sigmoid(W g), "full" is (V g) * sigmoid(W g), where g = GELU(y).
     implementation: form of `ops/linear_recurrence`.
 
@@ -37,8 +36,6 @@ class S5(nn.Module):
 
   d_state: int = 64
   blocks: int = 2
-  dt_min: float = 1e-3
-  dt_max: float = 0.1
   gate: str = "half"
   implementation: str = "auto"
 
@@ -74,7 +71,8 @@ class S5(nn.Module):
     return {"ssm_re": zeros_BP, "ssm_im": zeros_BP}
 
   def _weight(self, name, init, shape, *axes):
-    return self.param(name, nn.with_logical_partitioning(init, axes), shape)
+    # float32 however it is stored: most are exponents, and no complex number has two bfloat16s.
+    return self.param(name, nn.with_logical_partitioning(init, axes), shape).astype(jnp.float32)
 
   def _complex(self, name, variance, shape, *axes):
     """A complex parameter, kept as two real ones of the given variance each."""
@@ -89,7 +87,7 @@ class S5(nn.Module):
     p = len(eigenvalues_P)
     re_P = self._weight("Lambda_re", _constant(eigenvalues_P.real), (p,), "state")
     im_P = self._weight("Lambda_im", _constant(eigenvalues_P.imag), (p,), "state")
-    log_step_P = self._weight("log_step", log_uniform(self.dt_min, self.dt_max), (p,), "state")
+    log_step_P = self._weight("log_step", log_steps, (p,), "state")
     # The paper draws a real B and a complex C of variance 1 / N and turns them into the eigenbasis.
     # That is unitary, its kept half isotropic, so what it makes of them can be drawn directly.
     B_DP = self._complex("B", 0.5 / self.d_state, (d_model, p), "embed", "state")
