@@ -175,6 +175,8 @@ def test_a_t5_is_tied_as_its_file_is_whatever_transformers_5_wrote_into_its_conf
     (t5, _T5 | {"feed_forward_proj": "gated-relu"}, "feed_forward_proj='gated-relu'"),
     (t5, _T5_V1_1 | {"dense_act_fn": "gelu"}, "dense_act_fn='gelu'"),
     (t5, {k: v for k, v in _T5.items() if k != "d_kv"}, "no 'd_kv'"),
+    (t5, _T5 | {"decoder_start_token_id": -1}, "decoder_start_token_id=-1 should be"),
+    (t5, _T5 | {"feed_forward_proj": ["relu"]}, "feed_forward_proj.* should be a text"),
     (t5, _T5 | {"attention_kind": "sparse"}, "attention_kind='sparse'"),
   ],
 )

@@ -140,7 +140,10 @@ def test_a_released_config_is_the_experiment_of_its_size(config, experiment):
     (MAMBA, "rms_norm", False),
     (MAMBA, "ssm_cfg", {"layer": "Mamba2"}),
     (MAMBA, "mixer_rms_eps", 1e-6),  # of a relative that norms what it makes
+    (MAMBA, "time_step_rank", "automatic"),
     (MAMBA2, "num_heads", 64),
+    (MAMBA2, "time_step_limit", [0.0, "long"]),
+    (MAMBA2, "time_step_limit", 3),
     (JAMBA, "hidden_act", "gelu"),
     (JAMBA, "mamba_inner_layernorms", False),
     (JAMBA, "sliding_window", 4096),

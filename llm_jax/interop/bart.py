@@ -26,7 +26,7 @@ def model_config(fields):
     position_offset=2,
     max_length=fields.take("max_position_embeddings"),
     embedding_norm=True,
-    decoder_start_id=fields.take("decoder_start_token_id", 2),
+    decoder_start_id=fields.take("decoder_start_token_id", 2, least=0),
     head_bias=fields.architecture() != "BartModel",
     **stacks(fields),
   )

@@ -43,7 +43,7 @@ def of_config(config: dict) -> ModuleType:
   kind = config.get("model_type")
   if kind is None:
     raise UserError(f"config.json has no model_type. Known: {', '.join(sorted(types))}.")
-  if kind not in types:
+  if not isinstance(kind, str) or kind not in types:
     raise unknown("model_type", kind, types)
   return types[kind]
 

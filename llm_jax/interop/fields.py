@@ -1,11 +1,13 @@
 """config.json, read so that no field that changes the mathematics is passed over in silence."""
 
+import math
 import re
 from collections.abc import Iterable
 
 from llm_jax.errors import UserError, unknown
 
 REQUIRED = object()
+_MANY = 2**31
 
 # No influence on what a given sequence of tokens is mapped to: names, types, training, decoding.
 _IGNORED = re.compile(
@@ -59,15 +61,27 @@ class Fields:
     self._values, self._source, self._seen = dict(values), source, set()
     self.tensors = frozenset(tensors)
 
-  def take(self, name: str, default=REQUIRED, null=REQUIRED):
+  def take(self, name: str, default=REQUIRED, null=REQUIRED, kind: type | None = None, least=1):
     """A field's value; `default` where it is missing or null, `null` if given where it is null.
 
+    Args:
+      name: of the field.
+      default, null: see above.
+      kind: what it must be: int, float (an int will do), bool, str, list (of texts), dict or object
+        (anything). None: what the default is, and int where there is none.
+      least: of an int. A float must be positive.
+
     Raises:
-      UserError: it is missing and there is no default.
+      UserError: it is missing and there is no default, or it is of another kind.
     """
     self._seen.add(name)
     value = self._values.get(name)
     if value is not None:
+      if kind is None:
+        kind = int if default is REQUIRED or default is None else type(default)
+      expected = _mismatch(value, kind, least)
+      if expected:
+        raise UserError(f"{self._source}: {name}={value!r} should be {expected}.")
       return value
     if name in self._values and null is not REQUIRED:
       return null
@@ -107,8 +121,22 @@ class Fields:
 
   def architecture(self) -> str:
     """The class that wrote the file, "LlamaForCausalLM"; "" if it does not say."""
-    names = self._values.get("architectures") or [""]
-    return names[0]
+    return next(iter(self.take("architectures", [])), "")
+
+
+def _mismatch(value, kind, least) -> str:
+  """What was expected, if the value is something else."""
+  if kind is int:
+    fits = type(value) is int and least <= value < _MANY
+    return "" if fits else f"a whole number of at least {least}, below 2**31"
+  if kind is float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "" if number and 0 < value < math.inf else "a positive number"
+  if kind in (list, tuple):
+    fits = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    return "" if fits else "a list of texts"
+  names = {bool: "true or false", str: "a text", dict: "an object"}
+  return "" if isinstance(value, kind) else names[kind]
 
 
 def activation(name: str) -> str:
@@ -153,8 +181,8 @@ def rope(
   }
   values = Fields({**older, **fields.take("rope_parameters", {})}, "config.json's rope_parameters")
   options = {
-    "rope_base": float(values.take("rope_theta")),
-    "rope_fraction": float(values.take("partial_rotary_factor")),
+    "rope_base": float(values.take("rope_theta", kind=float)),
+    "rope_fraction": float(values.take("partial_rotary_factor", kind=float)),
     "rope_scaling": _scaling(values),
   }
   values.finish()
@@ -170,11 +198,11 @@ def _scaling(values):
   if kind == "default":
     return ()
   if kind == "linear":
-    return ("linear", float(values.take("factor")))
+    return ("linear", float(values.take("factor", kind=float)))
   if kind == "llama3":
     names = ("factor", "low_freq_factor", "high_freq_factor")
     length = values.take("original_max_position_embeddings")
-    return ("llama3", *(float(values.take(name)) for name in names), int(length))
+    return ("llama3", *(float(values.take(name, kind=float)) for name in names), length)
   raise unknown("rope_type in config.json", kind, ("default", "linear", "llama3"))
 
 

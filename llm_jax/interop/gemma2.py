@@ -22,7 +22,7 @@ def model_config(fields):
   """The model of a config.json."""
   fields.ignore("hidden_act", "sliding_window_size")  # older names of fields read below
   attention = gemma.attention(fields) | {
-    "query_scale": fields.take("query_pre_attn_scalar", 256) ** -0.5,
+    "query_scale": fields.take("query_pre_attn_scalar", 256.0) ** -0.5,
     "soft_cap": float(fields.take("attn_logit_softcapping", 50.0, null=0.0)),
   }
   mlp = gemma.mlp(fields, fields.take("hidden_activation", "gelu_pytorch_tanh"))
@@ -43,7 +43,7 @@ def model_config(fields):
 
 def _layer_names(fields) -> list[str]:
   """Our name of each layer's attention; by default windows alternate with full attention."""
-  kinds = fields.take("layer_types", None)
+  kinds = fields.take("layer_types", None, kind=list)
   depth = fields.take("num_hidden_layers")
   if kinds is None:
     kinds = [("sliding_attention", "full_attention")[i % 2] for i in range(depth)]

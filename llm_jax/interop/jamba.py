@@ -52,7 +52,8 @@ def model_config(fields):
 
 def _every(fields, what, period, offset):
   """(period, offset) of the layers that are of a kind."""
-  period, offset = fields.take(f"{what}_period", period), fields.take(f"{what}_offset", offset)
+  period = fields.take(f"{what}_period", period)
+  offset = fields.take(f"{what}_offset", offset, least=0)
   if not 0 <= offset < period:
     raise UserError(
       f"config.json: {what}_offset={offset} must be from 0 up to below {what}_period={period}."

@@ -97,8 +97,7 @@ def mixer_options(fields):
 
 def rank(fields, name):
   """The rank of the step sizes; 0 follows from the width."""
-  found = fields.take(name, AUTO)
-  return 0 if found == AUTO else found
+  return 0 if fields.take(name, AUTO, kind=object) == AUTO else fields.take(name)
 
 
 def published(spec, layer, architecture):

@@ -7,6 +7,7 @@ Source: Dao & Gu 2024, arXiv:2405.21060; transformers' `mamba2`.
 
 import math
 
+from llm_jax.errors import UserError
 from llm_jax.interop import mamba
 from llm_jax.interop.weights import entries, norm_weights
 from llm_jax.models import spec as specs
@@ -33,7 +34,7 @@ def model_config(fields):
         "d_state": fields.take("state_size", 128),
         "head_dim": head_dim,
         "num_groups": fields.take("n_groups", 8),
-        "dt_limits": _limits(fields.take("time_step_limit", (0.0, math.inf))),
+        "dt_limits": _limits(fields.take("time_step_limit", (0.0, math.inf), kind=object)),
         "norm_epsilon": stream["norm_epsilon"],
       }
     },
@@ -41,7 +42,10 @@ def model_config(fields):
 
 
 def _limits(values):
-  low, high = (math.inf if value == _INFINITY else float(value) for value in values)
+  try:
+    low, high = (math.inf if value == _INFINITY else float(value) for value in values)
+  except (TypeError, ValueError):
+    raise UserError(f"config.json: time_step_limit={values!r} should be two numbers.") from None
   return () if (low, high) == (0.0, math.inf) else (low, high)
 
 

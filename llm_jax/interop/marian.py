@@ -24,7 +24,7 @@ def model_config(fields):
   return specs.model_config(
     positions="sinusoidal_halves",
     max_length=fields.take("max_position_embeddings"),
-    decoder_start_id=fields.take("decoder_start_token_id"),
+    decoder_start_id=fields.take("decoder_start_token_id", least=0),
     head_bias=True,
     **options,
   )

@@ -50,7 +50,7 @@ def _layer_types(fields):
     fields.ignore("max_window_layers")
     fields.require("layer_types", [FULL] * count)
     return [FULL] * count
-  first = fields.take("max_window_layers", 28)
+  first = fields.take("max_window_layers", 28, least=0)
   types = fields.take("layer_types", [SLIDING if i >= first else FULL for i in range(count)])
   for kind in types:
     if kind not in (FULL, SLIDING):

@@ -13,7 +13,7 @@ def model_config(fields):
   """The `model` part of a config from the published fields."""
   options = bert.shared_options(fields, bert.heads_of(fields, _ARCHITECTURES, _HEADS))
   # Rows 0 to pad_token_id of the table are never used, but they are counted.
-  offset = fields.take("pad_token_id", 1) + 1
+  offset = fields.take("pad_token_id", 1, least=0) + 1
   options |= {"position_offset": offset, "max_length": options["max_length"] - offset}
   return specs.model_config(**options)
 

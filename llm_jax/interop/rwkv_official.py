@@ -86,17 +86,17 @@ def _version(shapes, att):
 def model_config(fields):
   """The `model` part of a config, from what `recognise` found."""
   fields.require("version", *PATTERNS)
-  version, width = fields.take("version"), fields.take("n_embd")
+  version, width = fields.take("version", kind=str), fields.take("n_embd")
   fields.require("dim_att", width)
   pattern = PATTERNS[version]
-  time, channel = {}, {"d_ff": fields.take("dim_ffn")}
+  time, channel = {}, {"d_ff": fields.take("dim_ffn", least=0)}  # 0: as wide as usual
   if version != "4":
     time["num_heads"] = fields.take("n_head")
   ranks = {"6": ("mix_rank", "decay_rank"), "7": tuple(_RANKS)}.get(version, ())
-  time |= {name: fields.take(name) for name in ranks}
+  time |= {name: fields.take(name, least=0) for name in ranks}
   layers = dict(zip(pattern, (time, channel), strict=True))
   depth = {"pattern": pattern, "repeats": fields.take("n_layer")}
-  if version == "7" and fields.take("first_value_rank") != time["value_rank"]:
+  if version == "7" and fields.take("first_value_rank", least=0) != time["value_rank"]:
     fields.require("first_value_rank", 0)
     depth = {"stages": stages_7(depth["repeats"])}
     layers[_FIRST] = {"type": pattern[0], **time, "value_rank": 0}

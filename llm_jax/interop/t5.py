@@ -44,6 +44,7 @@ def model_config(fields):
     "query_scale": 1.0,
   }
   fields.ignore("n_positions", "output_past")
+  padding = fields.take("pad_token_id", 0, least=0)
   return specs.model_config(
     kind="encoder_decoder",
     vocab_size=fields.take("vocab_size"),
@@ -58,7 +59,7 @@ def model_config(fields):
     norm_epsilon=fields.take("layer_norm_epsilon", 1e-6),
     tie_embeddings=tied,
     logit_scale=d_model**-0.5 if scaled else 1.0,
-    decoder_start_id=fields.take("decoder_start_token_id", fields.take("pad_token_id", 0)),
+    decoder_start_id=fields.take("decoder_start_token_id", padding, least=0),
     layers={
       "attention": attention | {"out_bias": False},
       "cross_attention": attention,
