@@ -16,7 +16,8 @@ IGNORED, aliases, rename, weights = llama.IGNORED, llama.aliases, llama.rename, 
 
 def model_config(fields):
   """The model of a config.json."""
-  # The first files say "gelu", trained with its tanh form; later ones name it in another field.
+  # The first files say "gelu" and mean its tanh form, and so transformers reads it, whose versions
+  # differ on what `hidden_activation` says beside it: the two must agree.
   name = fields.take("hidden_act", "gelu_pytorch_tanh")
   name = "gelu_pytorch_tanh" if name == "gelu" else name
   same = [other for other, ours in ACTIVATIONS.items() if ours == ACTIVATIONS.get(name)]

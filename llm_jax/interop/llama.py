@@ -65,15 +65,15 @@ def rename(name):
 # ----------------------------------------------------------------- what the relatives take over
 
 
-def stream(fields, pattern=("attention", "mlp"), tied=False):
-  """The options of the stream around the layers; `tied` where config.json does not say."""
+def stream(fields, pattern=("attention", "mlp"), tied=False, epsilon=1e-6):
+  """The options of the stream around the layers; `tied`, `epsilon` where config.json says none."""
   return {
     "vocab_size": fields.take("vocab_size"),
     "d_model": fields.take("hidden_size"),
     "pattern": pattern,
     "repeats": fields.take("num_hidden_layers"),
     "norm": "rmsnorm",
-    "norm_epsilon": fields.take("rms_norm_eps", 1e-6),
+    "norm_epsilon": fields.take("rms_norm_eps", epsilon),
     "tie_embeddings": fields.take("tie_word_embeddings", tied),
     "max_length": fields.take("max_position_embeddings", 0),
     "heads": causal_heads(fields),
@@ -90,16 +90,23 @@ def causal_heads(fields):
   raise unknown("architecture", name, ("...ForCausalLM", "...Model"))
 
 
-def attention(fields, base=10_000.0, **more):
-  """The options of rotary attention; `base` where config.json does not say."""
+def attention(fields, base=10_000.0, groups=0, size=0, **more):
+  """The options of rotary attention.
+
+  Args:
+    fields: of config.json.
+    base, groups, size: the wavelength base, the number of key/value heads and the size of a head
+      where config.json says none; 0: as many as heads, and their share of the model's width.
+    more: options that are the same in all models of the family.
+  """
   heads, rotary = fields.take("num_attention_heads"), rope(fields, base=base)
   if rotary["rope_fraction"] != 1.0:  # transformers passes over it in these families
     found = rotary["rope_fraction"]
     raise UserError(f"config.json: partial_rotary_factor={found} is not supported; expected 1.0.")
   return {
     "num_heads": heads,
-    "num_kv_heads": fields.take("num_key_value_heads", heads),
-    "head_dim": fields.take("head_dim", fields.take("hidden_size") // heads),
+    "num_kv_heads": fields.take("num_key_value_heads", groups or heads, null=heads),
+    "head_dim": fields.take("head_dim", size or fields.take("hidden_size") // heads),
     "positions": "rope",
     **rotary,
     **more,

@@ -12,7 +12,7 @@ def model_config(fields):
   return specs.model_config(
     **llama.stream(fields),
     layers={
-      "attention": llama.attention(fields, **unbiased(), window=window(fields, 4096)),
+      "attention": llama.attention(fields, groups=8, **unbiased(), window=window(fields, 4096)),
       "mlp": llama.mlp(fields, use_bias=False),
     },
   )

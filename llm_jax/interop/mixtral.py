@@ -17,7 +17,7 @@ _LAYER = "model.layers.{}."
 def model_config(fields):
   """The model of a config.json."""
   window = mistral.window(fields, 0)
-  attention = llama.attention(fields, base=1e6, **mistral.unbiased(), window=window)
+  attention = llama.attention(fields, base=1e6, groups=8, **mistral.unbiased(), window=window)
   experts = {
     "num_experts": fields.take("num_local_experts", 8),
     "top_k": fields.take("num_experts_per_tok", 2),
@@ -26,7 +26,7 @@ def model_config(fields):
     "renormalise": True,
   }
   return specs.model_config(
-    **llama.stream(fields, pattern=("attention", "moe")),
+    **llama.stream(fields, pattern=("attention", "moe"), epsilon=1e-5),
     layers={"attention": attention, "moe": experts},
   )
 

@@ -14,7 +14,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 def model_config(fields):
   """The model of a config.json."""
-  attention = llama.attention(fields, use_bias=True, out_bias=False)
+  attention = llama.attention(fields, groups=32, use_bias=True, out_bias=False)
   return windowed_model(fields, attention)
 
 

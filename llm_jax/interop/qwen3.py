@@ -11,12 +11,14 @@ def model_config(fields):
   bias = fields.take("attention_bias", False)
   attention = llama.attention(
     fields,
+    groups=32,
+    size=128,
     use_bias=bias,
     out_bias=bias,
     qk_norm=True,
     norm_epsilon=fields.take("rms_norm_eps", 1e-6),
   )
-  return qwen2.windowed_model(fields, {**attention, "head_dim": fields.take("head_dim", 128)})
+  return qwen2.windowed_model(fields, attention)
 
 
 def published_config(spec):
