@@ -26,7 +26,6 @@ from llm_jax.training import checkpoints, inputs, runs, workdir
 from llm_jax.training.step import TrainState
 
 _ROW = 512  # tokens of a row that an imported model is scored in, if it has as many positions
-_SETTINGS = "tokenizer_config.json"
 
 
 def import_run(source: Path | str, folder: Path | str, tokenizer: str | None = None) -> str:
@@ -73,16 +72,17 @@ def export_run(folder: Path | str, target: Path | str, step: str = "best") -> st
   """
   folder, target = Path(folder), Path(target)
   with _new_folder(target) as made:
+    text = None
     if (folder / inputs.TOKENIZER).exists():
       run = runs.read(folder, step)
-      model, params = run.model, run.params
-      _write_tokenizer(run.tokenizer, made)
-      ends = {"bos_token_id": run.tokenizer.end_id, "eos_token_id": run.tokenizer.end_id}
-      files.write_json(made / "generation_config.json", ends)
+      model, params, text = run.model, run.params, run.tokenizer
+      _export_tokenizer(text, made)
     else:
       config = workdir.read_config(folder)
       model = build.build(config.model, config.dtype)
       params = checkpoints.load_params(folder, step)
+    if generation := _generation(model.spec, text):
+      files.write_json(made / "generation_config.json", generation)
     save_pretrained(made, model, params)
   return f"{folder} is in {target}: {', '.join(sorted(p.name for p in target.iterdir()))}."
 
@@ -157,10 +157,10 @@ def _import_tokenizer(source: Path, folder: Path, given: bool) -> Tokenizer | No
   elif (beside / "merges.txt").exists() and (beside / "vocab.json").exists():
     found = _byte_level(beside)
   else:
-    return None
+    found = None
   if found is None:
     return None
-  _write_tokenizer(found, folder)
+  found.save(folder / inputs.TOKENIZER)
   return tokenizers.load(folder)  # what the run will read, and be compared with
 
 
@@ -173,14 +173,31 @@ def _byte_level(folder: Path) -> Tokenizer | None:
   definition = tokenizers_package.Tokenizer(model)
   definition.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   definition.decoder = decoders.ByteLevel()
-  end = next((name for name in tokenizers.KNOWN_ENDS if name in vocabulary), tokenizers.END)
-  return Tokenizer(definition, end)
+  return tokenizers.published(definition, folder / "vocab.json")
 
 
-def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-  """tokenizer.json, and beside it the name of the end token, by which every reader finds it."""
+def _export_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+  """tokenizer.json and its settings; where it came with none, those by which readers find the
+  tokens around a text."""
   tokenizer.save(folder / inputs.TOKENIZER)
+  if tokenizer.settings:
+    return
   names = {index: name for name, index in tokenizer.vocabulary.special}
-  end = names[tokenizer.end_id]
-  settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "bos_token": end}
-  files.write_json(folder / _SETTINGS, settings)
+  begin, end = names[tokenizer.begin_id], names[tokenizer.end_id]
+  settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "bos_token": begin}
+  files.write_json(folder / tokenizers.SETTINGS[0], settings)
+
+
+def _generation(spec: Spec, text: Tokenizer | None) -> dict:
+  """generation_config.json: the tokens that decoding begins and ends with, as far as known."""
+  if "language_model" not in spec.heads or spec.kind == "encoder":
+    return {}
+  answers = spec.kind == "encoder_decoder"
+  found = {"decoder_start_token_id": spec.decoder_start_id} if answers else {}
+  if text is None:
+    return found
+  if not answers or text.begin_id != text.end_id:  # sources may have no token before them
+    found["bos_token_id"] = text.begin_id
+  if text.pad_id is not None:
+    found["pad_token_id"] = text.pad_id
+  return {**found, "eos_token_id": text.end_id}

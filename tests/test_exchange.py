@@ -7,10 +7,14 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import llm_jax
 from llm_jax import command_line
 from llm_jax.evaluation import perplexity
+from llm_jax.inference.generate import generate
+from llm_jax.models.build import abstract_params
+from llm_jax.models.spec import model_config
 from llm_jax.training import runs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -118,6 +122,107 @@ def test_a_run_of_no_published_family_is_refused_by_what_it_has_too_much(folders
   message = refused(capsys, "export", f"--workdir={run}", f"--to={tmp_path}/out")
   assert "nearest is llama" in message
   assert "logit_soft_cap 30.0" in message
+
+
+NAMED = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<x>", "tokenizer_class": "T"}
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory):
+  """A published encoder-decoder with a tokenizer of words and sentinels, and its run folder."""
+  folder = tmp_path_factory.mktemp("answering")
+  published, run = folder / "published", folder / "run"
+  config = model_config(
+    kind="encoder_decoder",
+    vocab_size=120,
+    d_model=32,
+    pattern=("attention", "cross_attention", "mlp"),
+    repeats=1,
+    encoder_repeats=1,
+    positions="relative",
+    norm="rmsnorm",
+    tie_embeddings=False,
+    decoder_start_id=3,
+    layers={
+      "attention": {"num_heads": 2, "use_bias": False, "out_bias": False, "query_scale": 1.0},
+      "cross_attention": {"num_heads": 2, "use_bias": False, "query_scale": 1.0},
+      "mlp": {"activation": "relu", "use_bias": False},
+    },
+  )
+  model = llm_jax.build(config)
+  draw = np.random.default_rng(0).normal
+  params = jax.tree.map(
+    lambda leaf: draw(size=leaf.shape).astype(np.float32), abstract_params(model)
+  )
+  llm_jax.save_pretrained(published, model, params)
+  words = ["<pad>", "</s>", "<x>", "<start>", *(f"w{i}" for i in range(16))]
+  words += [f"<extra_id_{i}>" for i in reversed(range(100))]
+  definition = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<x>"))
+  definition.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+  definition.add_special_tokens([word for word in words if word[0] == "<"])
+  definition.save(str(published / "tokenizer.json"))
+  (published / "tokenizer_config.json").write_text(json.dumps(NAMED, indent=1))
+  (published / "special_tokens_map.json").write_text(json.dumps({"eos_token": "</s>"}))
+  assert command_line.main(["import", f"--from={published}", f"--workdir={run}"]) == 0
+  return published, run
+
+
+def test_a_published_tokenizers_settings_come_out_as_they_went_in(answering, tmp_path, capsys):
+  published, run = answering
+  assert command_line.main(["export", f"--workdir={run}", f"--to={tmp_path}/out"]) == 0
+  for name in ("tokenizer_config.json", "special_tokens_map.json"):
+    assert (tmp_path / "out" / name).read_bytes() == (published / name).read_bytes()
+  generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+  assert generation == {"decoder_start_token_id": 3, "pad_token_id": 0, "eos_token_id": 1}
+
+
+def test_an_answer_is_printed_alone_and_shows_its_sentinels(answering, capsys):
+  _, run = answering
+  flags = ["--prompt=w1 w2 w3", "--temperature=0", "--max-new-tokens=12"]
+  assert command_line.main(["generate", f"--workdir={run}", *flags]) == 0
+  there, printed = runs.read(run), capsys.readouterr().out
+  [ids] = generate(
+    there.model,
+    there.params,
+    [[*there.tokenizer.encode("w1 w2 w3"), 1]],
+    max_new_tokens=12,
+    eos_token_id=1,
+  )
+  names = [there.tokenizer._inner.id_to_token(index) for index in ids if index > 1]
+  assert printed == " ".join(names) + "\n"
+  assert any(name.startswith("<extra_id_") for name in names)
+
+
+def test_transformers_gives_the_answers_that_we_give(answering, tmp_path):
+  torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+  _, run = answering
+  assert command_line.main(["export", f"--workdir={run}", f"--to={tmp_path}/out"]) == 0
+  there = runs.read(run)
+  sources = [[5, 9, 17, 4, 1], [12, 1], [7, 8, 40, 1]]
+  found = generate(there.model, there.params, sources, max_new_tokens=10, eos_token_id=1)
+  opened = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
+  for source, row in zip(sources, found, strict=True):
+    made = opened.generate(torch.tensor([source]), max_new_tokens=10, do_sample=False)
+    assert made[0].tolist() == [3, *row]
+
+
+def test_a_decoder_is_exported_with_the_tokens_around_its_texts(folders, tmp_path):
+  _, run, published, _, _ = folders
+  end = runs.read(run).tokenizer.end_id
+  generation = json.loads((published / "generation_config.json").read_text())
+  assert generation == {"bos_token_id": end, "eos_token_id": end}
+  named = json.loads((published / "tokenizer_config.json").read_text())
+  named |= {"bos_token": "a", "chat_template": "{{ x }}"}
+  other = tmp_path / "other"
+  shutil.copytree(published, other)
+  (other / "tokenizer_config.json").write_text(json.dumps(named))
+  imported, out = tmp_path / "run", tmp_path / "out"
+  assert command_line.main(["import", f"--from={other}", f"--workdir={imported}"]) == 0
+  assert runs.read(imported).tokenizer.begin_id == ord("a")
+  assert command_line.main(["export", f"--workdir={imported}", f"--to={out}"]) == 0
+  generation = json.loads((out / "generation_config.json").read_text())
+  assert generation == {"bos_token_id": ord("a"), "eos_token_id": end}
+  assert json.loads((out / "tokenizer_config.json").read_text()) == named
 
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_refused(folders, tmp_path, capsys):

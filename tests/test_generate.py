@@ -3,6 +3,7 @@
 Legend: B batch, T position, N new token, V vocabulary.
 """
 
+import functools
 import itertools
 import re
 
@@ -130,18 +131,19 @@ def test_nothing_is_traced_for_other_lengths_and_numbers_of_a_bucket():
 
 
 class Letters:
-  """A tokenizer of two tokens a letter, so that half letters happen; 0 is its end token."""
+  """A tokenizer of two tokens a letter, so that half letters happen; a text is 33 .. 0."""
 
-  end_id = 0
+  begin_id, end_id = 33, 0
 
   def encode(self, text):
     return [token for letter in text for token in (ord(letter) % 30 + 1, 40)]
 
-  def decode(self, ids):
+  def decode(self, ids, special):
+    assert not special
     return "".join(chr(96 + token % 27) for token in ids)
 
-  def stream(self):
-    held, decode = [], self.decode
+  def stream(self, special):
+    held, decode = [], functools.partial(self.decode, special=special)
 
     class Pairs:
       def push(self, token):
@@ -158,8 +160,8 @@ def test_with_a_tokenizer_text_goes_in_and_comes_out():
   model, params = made("attention")
   options = {"tokenizer": Letters(), "max_new_tokens": 11, "eos_token_id": None}
   texts = generate(model, params, ["ab", ""], **options)
-  ids = generate(model, params, [[0, *Letters().encode("ab")], [0]], max_new_tokens=11)
-  assert texts == [Letters().decode(row) for row in ids]
+  ids = generate(model, params, [[33, *Letters().encode("ab")], [33]], max_new_tokens=11)
+  assert texts == [Letters().decode(row, special=False) for row in ids]
   pieces = zip(*stream(model, params, ["ab", ""], chunk=4, **options), strict=True)
   assert ["".join(parts) for parts in pieces] == texts
 

@@ -106,23 +106,30 @@ def test_nothing_is_traced_for_other_sources_of_a_bucket():
 
 
 class Digits:
-  """A tokenizer of digits; 0 is its end token."""
+  """A tokenizer of digits; 0 is its end token, and it may have another for the begin."""
 
   end_id = 0
+
+  def __init__(self, begin_id=0):
+    self.begin_id = begin_id
 
   def encode(self, text):
     return [int(letter) for letter in text]
 
-  def decode(self, ids):
+  def decode(self, ids, special):
+    assert special  # the sentinels of an answer
     return ",".join(map(str, ids))
 
 
-def test_a_text_is_a_source_with_its_end():
+def test_a_text_is_a_source_with_its_marks():
   model, params = made("relative")
   options = {"max_new_tokens": 9, "eos_token_id": None}
   texts = generate(model, params, ["123", "", "45", "6" * 16], tokenizer=Digits(), **options)
   ids = generate(model, params, [[1, 2, 3, 0], [0], [4, 5, 0], [6] * 16 + [0]], max_new_tokens=9)
   assert texts == [",".join(map(str, row)) for row in ids]
+  framed = generate(model, params, ["123"] * 4, tokenizer=Digits(begin_id=9), **options)
+  ids = generate(model, params, [[9, 1, 2, 3, 0]] * 4, max_new_tokens=9)
+  assert framed == [",".join(map(str, row)) for row in ids] != texts[:1] * 4
 
 
 def test_each_stack_has_positions_of_its_own():

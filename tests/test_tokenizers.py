@@ -8,6 +8,8 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Definition
+from tokenizers import models, processors
 
 from llm_jax.data import tokenizers
 from llm_jax.errors import UserError
@@ -166,6 +168,84 @@ def test_a_published_tokenizer_brings_its_own_end(made, tmp_path):
   (tmp_path / "tokenizer.json").write_text(text.replace("</s>", "<nothing>"))
   with pytest.raises(UserError, match="no token that ends a document"):
     tokenizers.load(tmp_path)
+
+
+PUBLISHED = {"<s>": 0, "</s>": 1, "[CLS]": 2, "[SEP]": 3, "<pad>": 4, "<x>": 5, "cat": 6}
+
+
+def publish(folder, settings, template=None):
+  """A published folder: its definition marks nothing as special but what its template names."""
+  definition = Definition(models.WordLevel(PUBLISHED, "<x>"))
+  if template:
+    marks = [(name, PUBLISHED[name]) for name in template.split() if name != "$A"]
+    definition.post_processor = processors.TemplateProcessing(template, special_tokens=marks)
+    definition.enable_padding(length=9)
+  definition.save(str(folder / "tokenizer.json"))
+  for name, content in settings.items():
+    (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+  return tokenizers.load(folder)
+
+
+@pytest.mark.parametrize(
+  ("settings", "template", "marks"),
+  [
+    ({}, None, ("</s>", "</s>")),
+    ({"bos_token": "<s>", "eos_token": "</s>", "cls_token": "[CLS]"}, None, ("<s>", "</s>")),
+    ({"bos_token": {"content": "<s>"}}, None, ("<s>", "</s>")),
+    ({"cls_token": "[CLS]", "sep_token": "[SEP]"}, None, ("[CLS]", "[SEP]")),
+    ({"bos_token": None, "eos_token": "</s>"}, None, ("</s>", "</s>")),
+    ({"bos_token": "<nothing>", "add_bos_token": True}, None, ("</s>", "</s>")),
+    ({}, "<s> $A </s>", ("<s>", "</s>")),  # a file alone tells what stands before a text,
+    ({"bos_token": "<s>"}, "$A </s>", ("</s>", "</s>")),  # or that nothing does
+  ],
+)
+def test_a_published_tokenizer_has_its_own_tokens_around_a_text(
+  tmp_path, settings, template, marks
+):
+  tokenizer = publish(tmp_path, {"tokenizer_config.json": settings}, template)
+  begin, end = (PUBLISHED[name] for name in marks)
+  vocabulary = tokenizer.vocabulary
+  assert (tokenizer.begin_id, tokenizer.end_id) == (begin, end)
+  assert (vocabulary.begin_id, vocabulary.end_id) == (begin, end)
+  assert {begin, end} <= {index for _, index in vocabulary.special}
+  assert tokenizer.encode_documents(["cat"])[0].tolist() == [begin, 6, end]
+  assert tokenizer.decode([begin, 6, end]) == tokenizer.decode([begin, 6, end], special=True)
+  larger = tokenizer.extended((("<mask>",),))
+  assert (larger.begin_id, larger.end_id, larger.vocab_size) == (begin, end, 8)
+
+
+def test_settings_go_where_the_tokenizer_goes_and_are_not_changed(tmp_path):
+  old, new = tmp_path / "old", tmp_path / "new"
+  old.mkdir()
+  new.mkdir()
+  named = {"bos_token": "<s>", "pad_token": "<pad>", "chat_template": "{{ x }}", "unk_token": "<x>"}
+  settings = {
+    "tokenizer_config.json": json.dumps(named, indent=3) + "\r\n",
+    "special_tokens_map.json": {"eos_token": "</s>", "bos_token": "[CLS]"},
+    "chat_template.jinja": "{{ äöü }}",
+  }
+  tokenizer = publish(old, settings)
+  assert (tokenizer.begin_id, tokenizer.end_id, tokenizer.pad_id) == (0, 1, 4)
+  tokenizer.extended((("<mask>",),)).save(new / "tokenizer.json")
+  for name in settings:
+    assert (old / name).read_bytes() == (new / name).read_bytes()
+  tokenizer.save(new)
+  again = tokenizers.load(new)
+  assert (again.sha256, again.begin_id) == (tokenizer.sha256, 0)
+  (new / "tokenizer_config.json").unlink()
+  assert tokenizers.load(new).sha256 != tokenizer.sha256  # other tokens: another tokenizer
+  (new / "special_tokens_map.json").write_text("[1]")
+  assert tokenizers.load(new).begin_id == 1
+
+
+def test_special_tokens_are_shown_where_they_are_asked_for(made):
+  tokenizer = made["byte"].extended((("<0>",), ("<1>",)))
+  zero, one = (tokenizer.vocabulary.id_of((name,)) for name in ("<0>", "<1>"))
+  ids = [tokenizer.end_id, zero, *tokenizer.encode("é"), one, 97, tokenizer.end_id]
+  assert tokenizer.decode(ids) == "éa"
+  assert tokenizer.decode(ids, special=True) == "<0>é<1>a"
+  stream = tokenizer.stream(special=True)
+  assert "".join(map(stream.push, ids)) + stream.flush() == "<0>é<1>a"
 
 
 def test_a_wrong_name_or_file_is_told(tmp_path):

@@ -1,8 +1,8 @@
 """Rows of fixed length over documents joined end to end.
 
-A document comes framed by its tokenizer: `end t1 .. tn end`. It thus has n + 1 pairs of an input
+A document comes framed by its tokenizer: `begin t1 .. tn end`. It thus has n + 1 pairs of an input
 and the token after it, whose targets are t1 .. tn and the closing end. Documents keep both ends of
-their own when they are joined, so the joint between two of them, `end end`, is the one pair that
+their own when they are joined, so the joint between two of them, `end begin`, is the one pair that
 crosses a border: objectives see it as a change of segment and give it no weight.
 
 A row has T + 1 tokens, that is T pairs. Consecutive rows of a stream share one token (the last of

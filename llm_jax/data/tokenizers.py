@@ -1,5 +1,6 @@
 """Tokenizers: bytes, characters, byte-level BPE trained on the corpus, or a tokenizer.json."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 END = END_OF_TEXT
 # What closes a document in the tokenizers of published checkpoints, the likeliest first.
 KNOWN_ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")
+# What lies beside a published tokenizer.json and goes wherever that goes, unchanged; the names of
+# tokens are in the first two, of which the first counts.
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 UNKNOWN_CHARACTER = "\ufffd"
 RECIPE = 1  # to be raised with any change of how BPE is trained: older caches are then not read
 
@@ -33,12 +37,14 @@ class Vocabulary:
   Attributes:
     size: all ids are below it.
     special: (name, id) of the tokens that stand for no text.
-    end_id: the one before and after each document.
+    end_id: the one after each document.
+    begin_id: the one before each document, often the same.
   """
 
   size: int
   special: tuple[tuple[str, int], ...] = ()
   end_id: int = 0
+  begin_id: int = 0
 
   @classmethod
   def numbered(cls, size: int, special: Sequence[Sequence[str]]) -> "Vocabulary":
@@ -66,27 +72,48 @@ class Tokenizer:
 
   Attributes:
     vocab_size: number of ids, the end token's included.
-    end_id: the token before and after each document. No text encodes to it: where a text holds
-      its name, that is read as ordinary characters.
+    end_id: the token after each document. No text encodes to it: where a text holds its name, that
+      is read as ordinary characters.
+    begin_id: the token before each document; of tokenizers trained here it is the end token.
+    pad_id: the token that fills rows; None where nothing names one.
+    settings: {file name: content} of the published `SETTINGS`.
     vocabulary: what an objective is told of the ids.
     sha256: hash of the whole definition; equal for a tokenizer and its saved copy.
   """
 
-  def __init__(self, definition: tokenizers.Tokenizer, end: str = END):
-    """Takes a definition of the `tokenizers` package; `end` joins its vocabulary if it is new."""
-    self._inner = definition
+  def __init__(
+    self,
+    definition: tokenizers.Tokenizer,
+    end: str = END,
+    begin: str | None = None,
+    settings: dict[str, str] | None = None,
+  ):
+    """Takes a definition of the `tokenizers` package.
+
+    Args:
+      definition: it is changed.
+      end: joins the vocabulary if it is new.
+      begin: as `end`; None: the end token.
+      settings: published files that go with it.
+    """
+    self._inner, self.settings = definition, settings or {}
+    begin = begin or end
     # A known token is only marked as special by this, a new one gets the next id.
-    self._inner.add_special_tokens([end])
+    self._inner.add_special_tokens(list(dict.fromkeys([end, begin])))
     self._inner.no_padding()
     self._inner.no_truncation()
-    self.sha256 = hashlib.sha256(self._inner.to_str().encode()).hexdigest()
+    # With a begin token that is only named beside the definition: it changes every row.
+    identity = self._inner.to_str() + (begin if begin != end else "")
+    self.sha256 = hashlib.sha256(identity.encode()).hexdigest()
     self._inner.encode_special_tokens = True  # special names in a text are ordinary characters
-    self.end_id = self._inner.token_to_id(end)
+    self.end_id, self.begin_id = map(self._inner.token_to_id, (end, begin))
+    pad = _named(self._inner, self.settings).get("pad_token")
+    self.pad_id = None if pad is None else self._inner.token_to_id(pad)
     # Ids may have holes (a published file's added tokens), and a table must reach the last one.
     self.vocab_size = max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
     added = self._inner.get_added_tokens_decoder().items()
     special = tuple((token.content, index) for index, token in added if token.special)
-    self.vocabulary = Vocabulary(self.vocab_size, special, self.end_id)
+    self.vocabulary = Vocabulary(self.vocab_size, special, self.end_id, self.begin_id)
 
   def extended(self, special: Sequence[Sequence[str]]) -> "Tokenizer":
     """This tokenizer with more special tokens.
@@ -101,15 +128,16 @@ class Tokenizer:
     names = [next((name for name in names if name in known), names[0]) for names in special]
     definition = tokenizers.Tokenizer.from_str(self._inner.to_str())
     definition.add_special_tokens(names)
-    return Tokenizer(definition, self._inner.id_to_token(self.end_id))
+    end, begin = map(self._inner.id_to_token, (self.end_id, self.begin_id))
+    return Tokenizer(definition, end, begin, self.settings)
 
   def encode(self, text: str) -> list[int]:
-    """The ids of a text, without end tokens."""
+    """The ids of a text, without the tokens before and after it."""
     return self._inner.encode(text, add_special_tokens=False).ids
 
   def encode_documents(self, documents: list[str]) -> list[np.ndarray]:
     """The ids of many texts, each an int32 array framed as the pipeline wants documents:
-    [end_id, ids..., end_id]."""
+    [begin_id, ids..., end_id]."""
     found = []
     # In slices: the package's encodings carry offsets, fifty bytes and more for each token.
     for start in range(0, len(documents), 1024):
@@ -121,22 +149,33 @@ class Tokenizer:
 
   def _frame(self, ids: list[int]) -> np.ndarray:
     framed = np.full(len(ids) + 2, self.end_id, np.int32)
-    framed[1:-1] = ids
+    framed[0], framed[1:-1] = self.begin_id, ids
     return framed
 
-  def decode(self, ids: Iterable[int]) -> str:
-    """The text of some ids. The end token and other special tokens are no text; bytes that are
-    not UTF-8 become U+FFFD."""
-    return self._inner.decode([int(token) for token in ids], skip_special_tokens=True)
+  def decode(self, ids: Iterable[int], special: bool = False) -> str:
+    """The text of some ids; bytes that are not UTF-8 become U+FFFD.
 
-  def stream(self) -> "Stream":
-    """A decoder that takes one id at a time."""
-    return Stream(self.decode)
+    Args:
+      ids: special tokens among them are no text.
+      special: whether to show them by their names, but for those around a text.
+    """
+    ids = [int(token) for token in ids]
+    if special:
+      ids = [token for token in ids if token not in (self.begin_id, self.end_id, self.pad_id)]
+    return self._inner.decode(ids, skip_special_tokens=not special)
+
+  def stream(self, special: bool = False) -> "Stream":
+    """A decoder that takes one id at a time; `special` as of `decode`."""
+    return Stream(functools.partial(self.decode, special=special))
 
   def save(self, path: str | os.PathLike) -> None:
-    """Writes a tokenizer.json, whole or not at all; into a folder under that name."""
+    """Writes a tokenizer.json, whole or not at all, and its settings beside it; into a folder
+    under that name."""
     path = Path(path)
-    cache.write_atomically(path / "tokenizer.json" if path.is_dir() else path, self._json())
+    path = path / "tokenizer.json" if path.is_dir() else path
+    for name, content in self.settings.items():  # first: who finds the one finds the others
+      cache.write_atomically(path.with_name(name), content)
+    cache.write_atomically(path, self._json())
 
   def _json(self) -> str:
     return self._inner.to_str()
@@ -213,9 +252,6 @@ def get(
 def load(path: str | os.PathLike) -> Tokenizer:
   """Reads a tokenizer.json, or the one in a folder.
 
-  The end token is the `eos_token` of a tokenizer_config.json beside it, else the first of
-  `KNOWN_ENDS` in the vocabulary.
-
   Raises:
     UserError: no such file, not a tokenizer.json, or no token that ends a document.
   """
@@ -235,22 +271,52 @@ def load(path: str | os.PathLike) -> Tokenizer:
     definition = tokenizers.Tokenizer.from_str(text)
   except Exception as error:  # the package raises plain Exception
     raise UserError(f"{file} is not a tokenizer.json: {error}.") from None
-  return Tokenizer(definition, _end_token(definition, file))
+  return published(definition, file)
 
 
-def _end_token(definition: tokenizers.Tokenizer, file: Path) -> str:
-  try:
-    named = json.loads((file.parent / "tokenizer_config.json").read_text())["eos_token"]
-    named = named["content"] if isinstance(named, dict) else named
-  except (OSError, ValueError, KeyError, TypeError):
-    named = None
-  for end in (named, *KNOWN_ENDS):
-    if isinstance(end, str) and definition.token_to_id(end) is not None:
-      return end
-  raise UserError(
-    f"{file} has no token that ends a document. Expected one of {', '.join(KNOWN_ENDS)}, or the "
-    "`eos_token` of a tokenizer_config.json beside it."
-  )
+def published(definition: tokenizers.Tokenizer, file: Path) -> Tokenizer:
+  """A definition and the `SETTINGS` beside its file.
+
+  The end token is the `eos_token` or `sep_token` that they name, else the first of `KNOWN_ENDS` in
+  the vocabulary. The begin token is the one that the definition itself puts before a text, else
+  their `bos_token` or `cls_token`, else the end token.
+
+  Raises:
+    UserError: no token that ends a document.
+  """
+  definition.no_padding()  # or an empty text would seem to begin with padding
+  settings = {}
+  for name in SETTINGS:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+      settings[name] = (file.parent / name).read_bytes().decode()
+  named = _named(definition, settings)
+  ends = (named.get("eos_token"), named.get("sep_token"), *KNOWN_ENDS)
+  end = next((end for end in ends if end and definition.token_to_id(end) is not None), None)
+  if end is None:
+    raise UserError(
+      f"{file} has no token that ends a document. Expected one of {', '.join(KNOWN_ENDS)}, or the "
+      "`eos_token` of a tokenizer_config.json beside it."
+    )
+  around = definition.encode("")
+  begin = around.tokens[0] if any(around.special_tokens_mask[:1]) else None
+  begin = begin or named.get("bos_token") or named.get("cls_token")
+  return Tokenizer(definition, end, begin, settings)
+
+
+def _named(definition: tokenizers.Tokenizer, settings: dict[str, str]) -> dict[str, str]:
+  """{"eos_token": "</s>", ...}: the tokens that settings name and the definition has."""
+  found = {}
+  for file in reversed(SETTINGS[:2]):
+    try:
+      entries = dict(json.loads(settings.get(file, "{}")))
+    except (ValueError, TypeError):
+      continue
+    for key, value in entries.items():
+      name = value.get("content") if isinstance(value, dict) else value
+      known = isinstance(name, str) and definition.token_to_id(name) is not None
+      if known and key.endswith("_token"):
+        found[key] = name
+  return found
 
 
 def _byte_level(model) -> tokenizers.Tokenizer:

@@ -118,9 +118,9 @@ def generate(model, params, prompts, *, tokenizer=None, **options) -> list:
     model: a decoder or an encoder-decoder from `llm_jax.build`.
     params: its parameters.
     prompts: lists of token ids of any lengths, or strings if there is a tokenizer.
-    tokenizer: turns strings into ids, with the document mark that the model was trained with (a
-      prompt stands behind one, a source before one), and back; its end token is the default of
-      eos_token_id.
+    tokenizer: turns strings into ids, with the marks of a document that the model was trained with
+      (a prompt stands behind the first, a source between both), and back; its end token is the
+      default of eos_token_id. Answers show other special tokens, for sentinels are part of them.
     **options: the fields of `Options`.
 
   Returns:
@@ -133,7 +133,7 @@ def generate(model, params, prompts, *, tokenizer=None, **options) -> list:
   options = _options(options, tokenizer)
   rows = _encode(model, prompts, tokenizer)
   made = next(_chunks(model, params, rows, options, options.max_new_tokens))
-  return [tokenizer.decode(row) for row in made] if tokenizer else made
+  return [tokenizer.decode(row, special=_answers(model)) for row in made] if tokenizer else made
 
 
 def stream(model, params, prompts, *, tokenizer=None, chunk: int = 16, **options) -> Iterator[list]:
@@ -147,7 +147,8 @@ def stream(model, params, prompts, *, tokenizer=None, chunk: int = 16, **options
   if tokenizer is None:
     yield from _chunks(model, params, rows, options, chunk)
     return
-  texts = [tokenizer.stream() for _ in range(len(rows) * options.num_return_sequences)]
+  count = len(rows) * options.num_return_sequences
+  texts = [tokenizer.stream(special=_answers(model)) for _ in range(count)]
   for made in _chunks(model, params, rows, options, chunk):
     yield ["".join(map(text.push, row)) for text, row in zip(texts, made, strict=True)]
   yield [text.flush() for text in texts]
@@ -168,9 +169,17 @@ def _encode(model, prompts, tokenizer) -> list[list[int]]:
     raise UserError("prompts must be a list; for a single prompt write [prompt].")
   if tokenizer is None:
     return [list(prompt) for prompt in prompts]
-  if model.spec.kind == "encoder_decoder":
-    return [[*tokenizer.encode(prompt), tokenizer.end_id] for prompt in prompts]
-  return [[tokenizer.end_id, *tokenizer.encode(prompt)] for prompt in prompts]
+  begin, end = [tokenizer.begin_id], [tokenizer.end_id]
+  if not _answers(model):
+    return [begin + tokenizer.encode(prompt) for prompt in prompts]
+  if begin == end:  # a source then has the one behind it alone
+    begin = []
+  return [begin + tokenizer.encode(prompt) + end for prompt in prompts]
+
+
+def _answers(model) -> bool:
+  """Whether a model answers a source, and does not go on with a prompt."""
+  return model.spec.kind == "encoder_decoder"
 
 
 def _chunks(model, params, rows, options: Options, chunk: int) -> Iterator[list[list[int]]]:

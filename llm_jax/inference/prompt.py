@@ -11,7 +11,7 @@ _NEW_TOKENS = 256
 
 
 def continuation(folder: Path | str, prompt: str, step: str = "best", **options) -> Iterator[str]:
-  """The text that a trained run puts behind a prompt, piece by piece as it is made.
+  """What a trained run puts behind a prompt, or answers to it, piece by piece as it is made.
 
   Args:
     folder: a run folder.
@@ -22,7 +22,10 @@ def continuation(folder: Path | str, prompt: str, step: str = "best", **options)
   Raises:
     UserError: no run there, or an option out of range.
   """
-  run = runs.read(folder, step)
+  return _pieces(runs.read(folder, step), prompt, options)
+
+
+def _pieces(run, prompt: str, options: dict) -> Iterator[str]:
   if options.get("max_new_tokens") is None:
     options["max_new_tokens"] = _room(run, prompt)
   if options.get("temperature") == 0:
@@ -39,16 +42,21 @@ def continuation(folder: Path | str, prompt: str, step: str = "best", **options)
 
 def _room(run, prompt: str) -> int:
   """As many new tokens as one would want to read, and as the model has positions for."""
-  longest = run.model.spec.max_length
-  used = len(run.tokenizer.encode(prompt)) + 1
-  return max(1, min(_NEW_TOKENS, longest - used)) if longest else _NEW_TOKENS
+  spec = run.model.spec
+  if not spec.max_length:
+    return _NEW_TOKENS
+  # An answer has positions of its own.
+  used = 0 if spec.kind == "encoder_decoder" else len(run.tokenizer.encode(prompt)) + 1
+  return max(1, min(_NEW_TOKENS, spec.max_length - used))
 
 
 def to_terminal(folder: str, prompt: str, step: str, **options) -> None:
-  """Prints the prompt and its continuation, each piece as soon as it is there."""
-  pieces = continuation(folder, prompt, step, **options)
+  """Prints the prompt and its continuation, or an encoder-decoder's answer alone, each piece as
+  soon as it is there."""
+  run = runs.read(folder, step)
+  pieces = _pieces(run, prompt, options)
   first = next(pieces, "")  # a mistake is told before anything is printed
-  sys.stdout.write(prompt + first)
+  sys.stdout.write(first if run.model.spec.kind == "encoder_decoder" else prompt + first)
   for piece in pieces:
     sys.stdout.flush()
     sys.stdout.write(piece)

@@ -12,9 +12,11 @@ import zlib
 import numpy as np
 
 from llm_jax.data.tokenizers import Vocabulary
-from llm_jax.objectives.next_token import count, loss  # the same sums, over the chosen tokens
 
-__all__ = ["HEAD", "KINDS", "SPECIAL_TOKENS", "count", "loss", "transform"]
+# The same sums, over the chosen tokens.
+from llm_jax.objectives.next_token import count, loss, target_length
+
+__all__ = ["HEAD", "KINDS", "SPECIAL_TOKENS", "count", "loss", "target_length", "transform"]
 
 KINDS = ("encoder",)  # models it suits: one that looks back only cannot use what follows a gap
 HEAD = "masked_lm"  # the head it trains

@@ -14,6 +14,11 @@ HEAD = "language_model"  # the head it trains
 SPECIAL_TOKENS = ()  # names of tokens it needs beside the end, see `data/tokenizers`
 
 
+def target_length(seq_len: int) -> int:
+  """How many targets a row of `seq_len` tokens has."""
+  return seq_len
+
+
 def transform(row: dict[str, np.ndarray], vocabulary=None) -> dict[str, np.ndarray]:
   """Makes a stored row into an example.
 

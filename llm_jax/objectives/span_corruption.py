@@ -21,7 +21,7 @@ import numpy as np
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.objectives.next_token import count, sums
 
-__all__ = ["HEAD", "KINDS", "SPECIAL_TOKENS", "count", "loss", "transform"]
+__all__ = ["HEAD", "KINDS", "SPECIAL_TOKENS", "count", "loss", "target_length", "transform"]
 
 KINDS = ("encoder_decoder",)  # models it suits
 HEAD = "language_model"  # the head it trains
@@ -31,6 +31,12 @@ SPECIAL_TOKENS = tuple((f"<extra_id_{i}>",) for i in reversed(range(SENTINELS)))
 
 NOISE = 0.15  # of a text's tokens
 MEAN_SPAN = 3.0  # tokens
+
+
+def target_length(seq_len: int) -> int:
+  """U of a row of `seq_len` tokens: a quarter and eight. One document takes a fifth; where many
+  short ones take more, the last targets are cut."""
+  return seq_len // 4 + 8
 
 
 def transform(row: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str, np.ndarray]:
@@ -43,8 +49,7 @@ def transform(row: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str, n
 
   Returns:
     tokens, segments, document_ids of the sources, int32 (T,); targets, target_segments, int32
-    (U,), and weights, float32 (U,): 1 at the targets' tokens. U is a quarter of T and eight: one
-    document takes a fifth of it. Where many short ones take more, the last targets are cut.
+    (U,), and weights, float32 (U,): 1 at the targets' tokens. U is the `target_length`.
   """
   tokens_T = np.asarray(row["tokens"], np.int32)[:-1]
   segments_T = np.asarray(row["segments"], np.int32)[:-1]
@@ -56,7 +61,7 @@ def transform(row: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str, n
     name: [] for name in ("tokens", "segments", "document_ids", "targets", "target_segments")
   }
   for segment in np.unique(segments_T[segments_T > 0]):
-    here = (segments_T == segment) & (tokens_T != vocabulary.end_id)
+    here = (segments_T == segment) & ~np.isin(tokens_T, (vocabulary.begin_id, vocabulary.end_id))
     if here.sum() < 2:  # nothing could be cut out of it and something be left
       continue
     source, target = corrupt(tokens_T[here].tolist(), vocabulary, random)
@@ -65,7 +70,7 @@ def transform(row: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str, n
     found["document_ids"] += [ids_T[here][0]] * len(source)
     found["targets"] += target
     found["target_segments"] += [segment] * len(target)
-  source, target = len(tokens_T), len(tokens_T) // 4 + 8
+  source, target = len(tokens_T), target_length(len(tokens_T))
   example = {
     name: _filled(values, target if "target" in name else source, -(name == "document_ids"))
     for name, values in found.items()
@@ -81,12 +86,14 @@ def corrupt(text: list[int], vocabulary: Vocabulary, random) -> tuple[list[int],
   most = min(len(sentinels), noise, len(text) - noise)
   spans = min(max(round(noise / MEAN_SPAN), 1), most)
   kept, cut = (_parts(n, spans, random) for n in (len(text) - noise, noise))
-  source, target, at = [], [], 0
+  # A begin token that is not the end stands before a source, as published ones have it.
+  begin, end = [vocabulary.begin_id], [vocabulary.end_id]
+  source, target, at = [] if begin == end else begin, [], 0
   for sentinel, stays, goes in zip(sentinels, kept, cut, strict=False):
     source += [*text[at : at + stays], sentinel]
     target += [sentinel, *text[at + stays : at + stays + goes]]
     at += stays + goes
-  return [*source, vocabulary.end_id], [*target, vocabulary.end_id]
+  return source + end, target + end
 
 
 def loss(model, params, batch: dict[str, jax.Array], rngs: dict, train: bool):
