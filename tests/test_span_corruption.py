@@ -15,12 +15,15 @@ import pytest
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
+from llm_jax import config as config_schema
+from llm_jax.analysis.flops import flops
 from llm_jax.data import pipeline, tokenizers
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.models import build
 from llm_jax.models.spec import model_config
 from llm_jax.objectives import span_corruption
 from llm_jax.objectives.span_corruption import SENTINELS
+from llm_jax.training import loop
 
 V, FIRST = 1000, 999  # the first sentinel is the last id
 NAMED = tuple((f"<extra_id_{i}>", FIRST - i) for i in range(SENTINELS))
@@ -144,6 +147,28 @@ def test_a_tokenizer_gets_sentinels_of_which_the_first_is_the_last_id():
   source, target = span_corruption.corrupt(text, made.vocabulary, np.random.RandomState(0))
   assert target[0] == made.vocab_size - 1 and target[-1] == made.end_id
   assert set(source) & set(target) == {made.vocab_size - 1, made.end_id}
+
+
+def test_a_begin_token_that_is_not_the_end_stands_before_each_source():
+  vocabulary = Vocabulary(V, (("<end>", 0), ("<begin>", 1), *NAMED), 0, 1)
+  row = row_of(range(2, 40), range(40, 50))
+  row["tokens"][[0, 40]] = 1
+  example = span_corruption.transform(row, vocabulary)
+  found = list(pairs_of(example))
+  assert [source[0] for source, _ in found] == [1, 1]
+  texts = [restored(source[1:], target)[0] for source, target in found]
+  assert texts == [list(range(2, 40)), list(range(40, 50))]
+
+
+def test_the_flops_of_a_run_are_those_of_targets_as_short_as_they_are(tmp_path):
+  config = config_schema.load(f"{config_schema.EXPERIMENTS / 't5.py'}:tiny", [])
+  run = loop.Run(config, tmp_path)
+  batch = {name: x for name, x in next(run.batches.train).items() if name != "document_ids"}
+  params = build.abstract_params(run.model)
+  loss = lambda params: span_corruption.loss(run.model, params, batch, {}, train=True)[0]["tokens"]
+  tokens = config.batch_size * config.seq_len
+  counted = flops(jax.value_and_grad(loss), params) / tokens
+  assert run.flops_per_token == pytest.approx(counted, rel=0.05)
 
 
 def test_a_target_begins_with_the_start_token_and_each_of_its_tokens_is_predicted():

@@ -149,14 +149,16 @@ def _architecture(name, comparison, vocab_size):
   target, tolerance = comparison.compare.parameters, comparison.compare.tolerance
   config.model = matching.match_width(config.model, target, tolerance)
   model = build.build(config.model, config.dtype)
-  strategies.make(config, model, inputs.objective(config.objective))  # refuses what cannot run
+  objective = inputs.objective(config.objective)
+  strategies.make(config, model, objective)  # refuses what cannot run
+  targets = objective.target_length(config.seq_len)
   return {
     "name": name,
     "title": path.read_text().split('"""')[1].partition(":")[0],
     "d_model": config.model.d_model,
     "parameters": counts.parameters(config.model),
     "pattern": _pattern_words(config.model),
-    "train_flops_per_token": counts.training_flops_per_token(config.model, config.seq_len),
+    "train_flops_per_token": counts.training_flops_per_token(config.model, config.seq_len, targets),
     "config": config.to_dict(),
   }
 

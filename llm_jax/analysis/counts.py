@@ -22,20 +22,28 @@ def parameters(model_config) -> int:
   )
 
 
-def training_flops_per_token(model_config, seq_len: int) -> float:
+def training_flops_per_token(model_config, seq_len: int, target_length: int | None = None) -> float:
   """FLOPs of the mean loss of one sequence and its gradient, divided by its tokens.
+
+  Args:
+    model_config: any model's.
+    seq_len: tokens of the sequence, of an encoder-decoder those of its source.
+    target_length: of an encoder-decoder, see `objectives`; None: as long as its source.
 
   Recomputation (remat, hand-written backward passes) is counted as it runs; the optimizer, whose
   work does not depend on the tokens, is not counted.
   """
   model = build(model_config)
+  two_rows = model.spec.kind == "encoder_decoder"
+  lengths = (seq_len, target_length or seq_len) if two_rows else (seq_len,)
 
-  def loss(params, tokens_BT, key):
-    logits_BTV = _logits(model, params, tokens_BT, key)
-    log_probs_BTV = jax.nn.log_softmax(logits_BTV)
-    return -jnp.mean(jnp.take_along_axis(log_probs_BTV, tokens_BT[..., None], axis=-1))
+  def loss(params, key, *rows):
+    log_probs_BTV = jax.nn.log_softmax(_logits(model, params, key, rows))
+    return -jnp.mean(jnp.take_along_axis(log_probs_BTV, rows[-1][..., None], axis=-1))
 
-  return flops(jax.value_and_grad(loss), *_abstract_inputs(model, seq_len)) / seq_len
+  rows = [jax.ShapeDtypeStruct((1, length), jnp.int32) for length in lengths]
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return flops(jax.value_and_grad(loss), abstract_params(model), key, *rows) / seq_len
 
 
 def state_bytes(model_config, context: int, dtype: str = "float32") -> int:
@@ -52,16 +60,9 @@ def state_bytes(model_config, context: int, dtype: str = "float32") -> int:
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
-def _abstract_inputs(model, seq_len: int):
-  """Parameters, one row of tokens, and a random key."""
-  tokens_BT = jax.ShapeDtypeStruct((1, seq_len), jnp.int32)
-  return abstract_params(model), tokens_BT, jax.eval_shape(lambda: jax.random.key(0))
-
-
-def _logits(model, params, tokens_BT, key):
-  """Logits in training, whatever the kind of model."""
-  inputs = (tokens_BT, tokens_BT) if model.spec.kind == "encoder_decoder" else (tokens_BT,)
+def _logits(model, params, key, rows):
+  """Logits in training, of one row of tokens or of a source and a target."""
   output, _ = model.apply(
-    {"params": params}, *inputs, train=True, rngs={"dropout": key}, mutable=["losses"]
+    {"params": params}, *rows, train=True, rngs={"dropout": key}, mutable=["losses"]
   )
   return output.logits

@@ -120,7 +120,9 @@ class Run:
     model_config = inputs.model_config(config, self._tokenizer)
     self.parameters = counts.parameters(model_config)
     with forms.recording() as taken:
-      self.flops_per_token = counts.training_flops_per_token(model_config, config.seq_len)
+      self.flops_per_token = counts.training_flops_per_token(
+        model_config, config.seq_len, self.objective.target_length(config.seq_len)
+      )
     self._identity = {
       "vocab_size": self._tokenizer.vocab_size,
       "tokenizer": self._tokenizer.sha256,
@@ -132,6 +134,8 @@ class Run:
       *(self.parameters, self.flops_per_token, self._tokenizer.vocab_size),
       self.strategy.describe(),
     )
+    # Read before anything is written; a run that goes on has no use for it.
+    self._source = {} if (folder / "config.json").exists() else self._read_source()
     _log.info("forms: %s", ", ".join(sorted(taken)))
 
   def write(self) -> None:
@@ -177,9 +181,18 @@ class Run:
 
   def _initialised(self, state: TrainState) -> TrainState:
     """The state with the parameters of `config.init_from`, if there is one."""
+    if not self.config.init_from:
+      return state
+    params, self._source = self._source or self._read_source(), {}
+    tree = self.strategy.to_checkpoint(state)
+    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
+    return self.strategy.from_checkpoint(tree.replace(params=params))
+
+  def _read_source(self) -> dict:
+    """The parameters of `config.init_from`; {} if there is none."""
     source = self.config.init_from
     if not source:
-      return state
+      return {}
     params, identity = load(Path(source))
     # An imported checkpoint may have come without a tokenizer: None.
     if identity.get("tokenizer", "") not in (None, self._identity["tokenizer"]):
@@ -188,9 +201,7 @@ class Run:
         f"mean other pieces. Set --config.tokenizer.name={source}/{inputs.TOKENIZER}."
       )
     check_shapes(params, build.abstract_params(self.model), Path(source))
-    tree = self.strategy.to_checkpoint(state)
-    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
-    return self.strategy.from_checkpoint(tree.replace(params=params))
+    return params
 
   def _check_identity(self, before: dict) -> None:
     if before["vocab_size"] != self._identity["vocab_size"]:
