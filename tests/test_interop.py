@@ -25,14 +25,6 @@ from llm_jax.models.spec import model_config
 SHARED = os.environ.get("LLM_JAX_SHARED", "")
 QUERY, EMBED = "model.layers.1.self_attn.q_proj.weight", "model.embed_tokens.weight"
 
-RWKV5 = model_config(
-  vocab_size=20,
-  d_model=16,
-  pattern=("rwkv5_time_mix", "rwkv4_channel_mix"),
-  embedding_norm=True,
-  tie_embeddings=False,
-)
-
 
 def llama(d_model=16, repeats=2, d_ff=24, vocab_size=20, **options):
   heads = {"num_heads": 4, "num_kv_heads": 2, "positions": "rope"}
@@ -364,32 +356,6 @@ def test_parameters_that_are_not_the_models_are_refused(tmp_path):
     params.pop("head")
     llm_jax.save_pretrained(tmp_path / "out", model, params)
   assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("text", ['{"steps": 3}', "no JSON", "[1]"])
-def test_a_config_of_something_else_is_neither_replaced_nor_removed(text, tmp_path):
-  (tmp_path / "config.json").write_text(text)
-  rwkv = llm_jax.build(RWKV5)
-  for model in (llama(), rwkv):
-    with pytest.raises(UserError, match=r"config\.json"):
-      llm_jax.save_pretrained(tmp_path, model, numbered(model))
-  with pytest.raises(UserError, match=r"taken for that of model\.safetensors"):
-    llm_jax.save_pretrained(tmp_path / files.SINGLE, rwkv, numbered(rwkv))
-  assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-  llm_jax.save_pretrained(tmp_path / "x.safetensors", rwkv, numbered(rwkv))
-  assert (tmp_path / "config.json").read_text() == text
-  llm_jax.load_pretrained(tmp_path / "x.safetensors")
-
-
-def test_a_neighbours_config_stays_and_that_of_an_earlier_save_goes(saved):
-  folder, _, _ = saved
-  written, rwkv = (folder / files.CONFIG).read_text(), llm_jax.build(RWKV5)
-  llm_jax.save_pretrained(folder / "x.safetensors", rwkv, numbered(rwkv))
-  with pytest.raises(UserError, match=r"taken for that of model\.safetensors"):
-    llm_jax.save_pretrained(folder / files.SINGLE, rwkv, numbered(rwkv))
-  assert (folder / files.CONFIG).read_text() == written
-  llm_jax.save_pretrained(folder, rwkv, numbered(rwkv))
-  assert not (folder / files.CONFIG).exists()
 
 
 # ------------------------------------------------------------------------- a trained checkpoint

@@ -20,7 +20,6 @@ def model_config(fields):
   fields.require("static_position_embeddings", False)
   fields.require("extra_pos_embeddings", 2)
   fields.require("add_final_layer_norm", False)
-  fields.ignore("force_bos_token_to_be_generated")
   return specs.model_config(
     positions="learned",
     position_offset=2,
@@ -67,6 +66,9 @@ def stacks(fields) -> dict:
   fields.require("tie_word_embeddings", True)
   # Aliases, what drops whole layers in training, and a name of the port from fairseq.
   fields.ignore("num_hidden_layers", "encoder_layerdrop", "decoder_layerdrop", "add_bias_logits")
+  # Of decoding, and of what a model was distilled from.
+  fields.ignore("force_bos_token_to_be_generated", "replacing_rate")
+  fields.ignore("student_encoder_layers", "student_decoder_layers")
   function = activation(fields.take("activation_function", "gelu"))
   sizes = {
     side: {

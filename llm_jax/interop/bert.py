@@ -24,6 +24,15 @@ _HEADS = {  # a tensor by which each is known in a file
   "next_sentence": "cls.seq_relationship.weight",
   "pooler": "pooler.dense.weight",
 }
+# Of the program that wrote the first files of several languages; the pooler is as it always was.
+_FIRST_POOLER = {
+  "directionality": "bidi",
+  "pooler_fc_size": 768,
+  "pooler_num_attention_heads": 12,
+  "pooler_num_fc_layers": 3,
+  "pooler_size_per_head": 128,
+  "pooler_type": "first_token_transform",
+}
 NAMES = {
   "tokens": "embeddings.word_embeddings.weight",
   "positions": "embeddings.position_embeddings.weight",
@@ -45,6 +54,8 @@ def model_config(fields):
   heads = heads_of(fields, _ARCHITECTURES, _HEADS)
   if "masked_lm" in heads:  # the head has the layers' activation
     fields.require("hidden_act", "gelu", "gelu_python")
+  for name, value in _FIRST_POOLER.items():
+    fields.require(name, value)
   return specs.model_config(**shared_options(fields, heads))
 
 

@@ -30,6 +30,7 @@ def model_config(fields):
   if "masked_lm" in heads:  # the head has the layers' activation
     fields.require("activation", "gelu", "gelu_python")
   fields.require("tie_word_embeddings", True)
+  fields.require("tie_weights_", True)
   fields.ignore("sinusoidal_pos_embds")  # the file holds the table either way
   function = activation(fields.take("activation", "gelu"))
   return specs.model_config(

@@ -12,7 +12,8 @@ _BLOCK = "transformer.h.{}."
 def model_config(fields):
   """The `model` part of a config from the published fields."""
   fields.require("scale_attn_by_inverse_layer_idx", False)
-  fields.ignore("reorder_and_upcast_attn", "n_ctx")  # the order of products; a copy of n_positions
+  # The order of products, a copy of n_positions, and what came with GPT-1.
+  fields.ignore("reorder_and_upcast_attn", "n_ctx", "predict_special_tokens")
   scaled = fields.take("scale_attn_weights", True)
   return specs.model_config(
     heads=() if fields.architecture() == "GPT2Model" else ("language_model",),

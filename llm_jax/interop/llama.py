@@ -16,6 +16,8 @@ IGNORED = (r".*\.rotary_emb\.inv_freq",)
 def model_config(fields):
   """The model of a config.json."""
   bias = fields.take("attention_bias", False)
+  fields.require("rope_interleaved", False)
+  fields.ignore("max_sequence_length", "is_llama_config")
   return specs.model_config(
     **stream(fields),
     layers={

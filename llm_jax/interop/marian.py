@@ -21,6 +21,7 @@ def model_config(fields):
   fields.require("normalize_embedding", False)
   fields.require("static_position_embeddings", True)
   fields.require("add_final_layer_norm", False)
+  fields.ignore("extra_pos_embeddings")  # of tables that are learned
   return specs.model_config(
     positions="sinusoidal_halves",
     max_length=fields.take("max_position_embeddings"),

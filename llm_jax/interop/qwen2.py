@@ -14,6 +14,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 def model_config(fields):
   """The model of a config.json."""
+  fields.require("use_mrope", False)
   attention = llama.attention(fields, groups=32, use_bias=True, out_bias=False)
   return windowed_model(fields, attention)
 
