@@ -104,6 +104,16 @@ def test_decays_to_1e_8_over_4096_steps_neither_overflow_nor_drift(name):
 
 
 @every_op
+@pytest.mark.parametrize("strong", [-18.0, -148.0, -3000.0, -3e37, -np.inf])
+def test_a_weak_decay_among_strong_ones_is_as_exact_as_in_the_reference(name, strong):
+  r, _, *rest = example(name, -1.0)
+  half = jax.random.bernoulli(jax.random.key(1), 0.5, r.shape)
+  arrays = (r, jnp.where(half, strong, -1e-3), *rest)
+  fast = value_and_gradients(name, "chunked", arrays)
+  assert_close(fast, value_and_gradients(name, "reference", arrays), 2e-6)
+
+
+@every_op
 def test_bfloat16_inputs_are_summed_in_float32(name):
   *arrays, state = example(name, -70.0)
   rounded = [a.astype(jnp.bfloat16) for a in arrays]

@@ -45,15 +45,15 @@ def _chunk(bonus_HK, state_BHKJ, at):
   document_BC = jnp.cumsum(starts_BC, axis=-1)  # 0: that of the state
   same_BCC = document_BC[:, :, None] == document_BC[:, None, :]
   # A token's query decays by what stands before it: as if it were its predecessor's.
-  p_BHCC = decayed_products(later(r_BHCK)[None], k_BHCK[None], summed_BHCK)[0, 0]
-  p_BHCC = jnp.where(same_BCC[:, None], earlier(p_BHCC), 0)
+  p_XYBHCC, left_BHCK = decayed_products(later(r_BHCK)[None], k_BHCK[None], jnp.exp(log_decay_BHCK))
+  p_BHCC = jnp.where(same_BCC[:, None], earlier(p_XYBHCC[0, 0]), 0)
   y_BHCJ = p_BHCC @ v_BHCJ
   y_BHCJ += (r_BHCK * bonus_HK[None, :, None] * k_BHCK).sum(-1, keepdims=True) * v_BHCJ
   from_state_B1C1 = (document_BC == 0)[:, None, :, None]
   y_BHCJ += jnp.where(from_state_B1C1, r_BHCK * jnp.exp(earlier(summed_BHCK)), 0) @ state_BHKJ
-  last_BH1K = summed_BHCK[..., -1:, :]
-  left_BHCK = jnp.where(same_BCC[:, -1][:, None, :, None], jnp.exp(last_BH1K - summed_BHCK), 0)
-  kept_BHK1 = jnp.where(from_state_B1C1[:, :, -1:], jnp.exp(last_BH1K), 0).swapaxes(-1, -2)
+  left_BHCK = jnp.where(same_BCC[:, -1][:, None, :, None], left_BHCK, 0)
+  last_BH1K = jnp.exp(summed_BHCK[..., -1:, :])
+  kept_BHK1 = jnp.where(from_state_B1C1[:, :, -1:], last_BH1K, 0).swapaxes(-1, -2)
   added_BHKJ = jnp.einsum("bhck,bhcj->bhkj", k_BHCK * left_BHCK, v_BHCJ)
   return kept_BHK1 * state_BHKJ + added_BHKJ, y_BHCJ
 

@@ -83,7 +83,7 @@ def _chunk(state_BHKJ, at):
   from_state_B1C1 = (document_BC == 0)[:, None, :, None]
   # a reads before the token's own decay: as if it were its predecessor's.
   queries, keys = jnp.stack([later(a_BHCK), r_BHCK]), jnp.stack([b_BHCK, k_BHCK])
-  p = decayed_products(queries, keys, summed_BHCK)
+  p, left_BHCK = decayed_products(queries, keys, jnp.exp(log_decay_BHCK))
   (ab_BHCC, ak_BHCC), (rb_BHCC, rk_BHCC) = jnp.where(
     same_BCC[:, None], p.at[0].set(earlier(p[0])), 0
   )
@@ -91,9 +91,9 @@ def _chunk(state_BHKJ, at):
   read_BHCJ = unit_inverse(ab_BHCC) @ (before_BHCK @ state_BHKJ + ak_BHCC @ v_BHCJ)
   after_BHCK = jnp.where(from_state_B1C1, r_BHCK * jnp.exp(summed_BHCK), 0)
   y_BHCJ = after_BHCK @ state_BHKJ + rb_BHCC @ read_BHCJ + rk_BHCC @ v_BHCJ
-  last_BH1K = summed_BHCK[..., -1:, :]
-  left_BHCK = jnp.where(same_BCC[:, -1][:, None, :, None], jnp.exp(last_BH1K - summed_BHCK), 0)
-  kept_BHK1 = jnp.where(from_state_B1C1[:, :, -1:], jnp.exp(last_BH1K), 0).swapaxes(-1, -2)
+  left_BHCK = jnp.where(same_BCC[:, -1][:, None, :, None], left_BHCK, 0)
+  last_BH1K = jnp.exp(summed_BHCK[..., -1:, :])
+  kept_BHK1 = jnp.where(from_state_B1C1[:, :, -1:], last_BH1K, 0).swapaxes(-1, -2)
   added_BHKJ = jnp.einsum("bhck,bhcj->bhkj", b_BHCK * left_BHCK, read_BHCJ)
   added_BHKJ += jnp.einsum("bhck,bhcj->bhkj", k_BHCK * left_BHCK, v_BHCJ)
   return kept_BHK1 * state_BHKJ + added_BHKJ, y_BHCJ
