@@ -279,6 +279,26 @@ def test_on_a_mesh_each_device_gets_its_part_and_nothing_whole_is_made(saved, mo
   assert kernel.shape not in made
 
 
+def test_saving_leaves_no_copy_of_sharded_parameters_on_the_host(saved, tmp_path):
+  folder, model, _ = saved
+  mesh = jax.make_mesh((2, 2), ("fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+  _, found = llm_jax.load_pretrained(folder, mesh=mesh)
+  llm_jax.save_pretrained(tmp_path / "again", model, found)
+  assert [x.shape for x in jax.tree.leaves(found) if x._npy_value is not None] == []
+  assert (tmp_path / "again" / files.SINGLE).read_bytes() == (folder / files.SINGLE).read_bytes()
+
+
+def test_tensors_of_two_half_precisions_meet_in_float32(saved):
+  folder, _, params = saved
+  other = QUERY.replace("layers.1", "layers.0")
+  cast = {QUERY: ml_dtypes.bfloat16, other: np.float16}
+  change(folder, lambda t: {name: x.astype(cast.get(name, x.dtype)) for name, x in t.items()})
+  _, found = llm_jax.load_pretrained(folder)
+  kernel = found["stack"]["0"]["0_attention"]["q"]["kernel"]
+  assert kernel.dtype == np.float32
+  np.testing.assert_allclose(kernel, params["stack"]["0"]["0_attention"]["q"]["kernel"], rtol=1e-2)
+
+
 def test_loading_takes_the_parameters_and_one_tensor_of_memory(saved, tmp_path):
   clear, status = pathlib.Path("/proc/self/clear_refs"), pathlib.Path("/proc/self/status")
   if not os.access(clear, os.W_OK):

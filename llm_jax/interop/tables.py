@@ -1,7 +1,7 @@
 """A family's table put to work: parameters filled from a file's tensors, and the reverse.
 
-One parameter is filled in its place, from one tensor after the other; what leaves does so one
-tensor at a time. So neither way ever holds a second copy of the model.
+One parameter is filled in its place, from one tensor after the other. What leaves
+does so one tensor at a time: it is cut out on its device, and nothing stays on the host.
 """
 
 import collections
@@ -101,12 +101,20 @@ class Table:
   def tensors(self, params: dict) -> Iterator[np.ndarray]:
     """The values, in the order of `shapes`."""
     for group in self._groups:
-      values = [np.asarray(params[row.path]) for row in group]
+      values = [params[row.path] for row in group]
       for index, name in group[0].places():
         if name and group[0].part is None:
-          yield group[0].there(values[0][index])
+          yield group[0].there(_on_host(values[0], index))
         elif name:
-          yield group[0].there(np.stack([value[index] for value in values]))
+          yield group[0].there(np.stack([_on_host(value, index) for value in values]))
+
+
+def _on_host(value, index) -> np.ndarray:
+  """One tensor of a parameter. An array keeps what it once was on the host as long as it lives; so
+  it is a part or a copy that is taken there, and soon dropped."""
+  if isinstance(value, jax.Array) and not index:
+    value = value.copy()
+  return np.asarray(value[index])
 
 
 def _part(row: Weight, tensors, dtype, shape, index) -> np.ndarray:
@@ -135,7 +143,9 @@ def _common_dtype(row, tensors):
   for dtype, name in dtypes.items():
     if not jnp.issubdtype(dtype, jnp.floating):
       raise UserError(f"{name!r} is stored as {dtype}; expected floating point numbers.")
-  return jax.dtypes.canonicalize_dtype(np.result_type(*(dtypes or [np.float32])))
+  # JAX's promotion: numpy has none of bfloat16 with float16.
+  common = functools.reduce(jnp.promote_types, dtypes or [np.dtype(np.float32)])
+  return jax.dtypes.canonicalize_dtype(common)
 
 
 # --------------------------------------------------------------------- a file against the table
