@@ -124,6 +124,22 @@ def test_a_run_of_no_published_family_is_refused_by_what_it_has_too_much(folders
   assert "logit_soft_cap 30.0" in message
 
 
+def test_a_published_folder_is_no_run_and_is_told_how_to_become_one(folders, tmp_path, capsys):
+  _, _, published, _, train = folders
+  for verb in (["evaluate"], ["generate", "--prompt=a"], ["export", f"--to={tmp_path}/out"]):
+    assert "launch.py import --from=" in refused(capsys, *verb, f"--workdir={published}")
+  message = refused(capsys, *train, f"--config.init_from={published}", f"--workdir={tmp_path}/run")
+  assert "launch.py import makes one" in message
+
+
+def test_a_model_that_no_objective_trains_is_not_scored(folders, tmp_path, capsys):
+  run = tmp_path / "run"
+  shutil.copytree(folders[1], run)
+  config = json.loads((run / "config.json").read_text())
+  (run / "config.json").write_text(json.dumps(config | {"objective": ""}))
+  assert "No objective trains a model" in refused(capsys, "evaluate", f"--workdir={run}")
+
+
 NAMED = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<x>", "tokenizer_class": "T"}
 
 

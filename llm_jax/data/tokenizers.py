@@ -60,7 +60,10 @@ class Vocabulary:
     for name in names:
       if name in self._ids:
         return self._ids[name]
-    raise UserError(f"The tokenizer has no special token {' or '.join(map(repr, names))}.")
+    raise UserError(
+      f"The tokenizer has no special token {' or '.join(map(repr, names))}, which the objective "
+      "needs. Give a tokenizer that has it, or another objective."
+    )
 
   @functools.cached_property
   def _ids(self) -> dict[str, int]:

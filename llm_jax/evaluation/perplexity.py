@@ -31,6 +31,11 @@ def evaluate(folder: Path | str, data: str | None = None, step: str = "latest") 
     UserError: no run or text there, or a checkpoint that does not fit.
   """
   run = runs.read(folder, step)
+  if not run.config.objective:
+    raise UserError(
+      f"No objective trains a model like that of {folder} (model.kind={run.model.spec.kind!r}, "
+      f"model.heads={run.model.spec.heads}), so there is nothing to score."
+    )
   if data is None:
     text = inputs.load_text(run.config)
     if text.sha256 != run.text_sha256:

@@ -199,7 +199,7 @@ def load(folder: Path | str, step: int | str | None = None) -> tuple[dict, dict]
   if not steps:
     raise UserError(
       f"Expected checkpoints in {checkpoints}; there are none. Give the folder of a run that has "
-      "saved one (checkpoint.every above 0)."
+      "saved one (checkpoint.every above 0); of a published checkpoint, launch.py import makes one."
     )
   step = int(step) if isinstance(step, str) and step.isdecimal() else step
   if step in (None, "latest", "best"):

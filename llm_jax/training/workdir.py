@@ -1,7 +1,8 @@
 """The run folder: who owns it, which run it holds, and the files that say so.
 
 A run folder holds config.json, environment.json, lock (while a process owns it), metrics.jsonl,
-TensorBoard events, checkpoints/, log, tokenizer.json and, once the run is finished, result.json.
+TensorBoard events, checkpoints/, log, tokenizer.json (and what a published one came with) and, once
+the run is finished, result.json.
 """
 
 import contextlib
@@ -119,6 +120,11 @@ def read_config(folder: Path) -> ConfigDict:
     )
   stored = read_json(folder / "config.json")
   version = stored.get("version") if isinstance(stored, dict) else None
+  if isinstance(stored, dict) and version is None and "model_type" in stored:
+    raise UserError(
+      f"{folder} holds a published checkpoint and no run. Make a run folder of it first: "
+      f"python launch.py import --from={folder} --workdir=..."
+    )
   if version != CONFIG_VERSION:
     raise UserError(
       f"{folder / 'config.json'} has format version {version!r}; this program reads version "
