@@ -4,7 +4,7 @@ Its layers are those of the original Transformer, and Marian's files name them a
 half of this table serves both.
 """
 
-from llm_jax.interop.fields import activation, published_activation
+from llm_jax.interop.fields import activation, heads_of_class, published_activation
 from llm_jax.interop.weights import entries, norm_weights, weight
 from llm_jax.models import spec as specs
 
@@ -20,13 +20,15 @@ def model_config(fields):
   fields.require("static_position_embeddings", False)
   fields.require("extra_pos_embeddings", 2)
   fields.require("add_final_layer_norm", False)
+  # The first files are of the bare class, though they are read with the head: the table of tokens.
+  classes = {"BartForConditionalGeneration": True, "BartModel": False}
   return specs.model_config(
     positions="learned",
     position_offset=2,
     max_length=fields.take("max_position_embeddings"),
     embedding_norm=True,
     decoder_start_id=fields.take("decoder_start_token_id", 2, least=0),
-    head_bias=fields.architecture() != "BartModel",
+    head_bias=heads_of_class(fields, classes),
     **stacks(fields),
   )
 

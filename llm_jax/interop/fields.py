@@ -124,6 +124,18 @@ class Fields:
     return next(iter(self.take("architectures", [])), "")
 
 
+def heads_of_class(fields: Fields, classes: dict[str, tuple]) -> tuple[str, ...]:
+  """The heads of the class that wrote the file; the first one's if it does not say.
+
+  Raises:
+    UserError: a class that is none of these, which has heads of its own.
+  """
+  name = fields.architecture() or next(iter(classes))
+  if name not in classes:
+    raise unknown("architecture in config.json", name, classes)
+  return classes[name]
+
+
 def _mismatch(value, kind, least) -> str:
   """What was expected, if the value is something else."""
   if kind is int:

@@ -1,6 +1,7 @@
 """GPT-2: names, shapes and config of its published checkpoints."""
 
 from llm_jax.interop.fields import activation, published_activation
+from llm_jax.interop.llama import causal_heads
 from llm_jax.interop.weights import entries, weight
 from llm_jax.models import spec as specs
 
@@ -16,7 +17,7 @@ def model_config(fields):
   fields.ignore("reorder_and_upcast_attn", "n_ctx", "predict_special_tokens")
   scaled = fields.take("scale_attn_weights", True)
   return specs.model_config(
-    heads=() if fields.architecture() == "GPT2Model" else ("language_model",),
+    heads=causal_heads(fields),
     vocab_size=fields.take("vocab_size", 50257),
     d_model=fields.take("n_embd", 768),
     repeats=fields.take("n_layer", 12),

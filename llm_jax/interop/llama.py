@@ -87,7 +87,7 @@ def causal_heads(fields):
   name = fields.architecture()
   if name.endswith(("ForCausalLM", "LMHeadModel")) or not name:
     return ("language_model",)
-  if name.endswith("Model"):
+  if name.endswith("Model") and "Heads" not in name:
     return ()
   raise unknown("architecture", name, ("...ForCausalLM", "...Model"))
 

@@ -5,10 +5,12 @@ arXiv:1706.03762, with sines and cosines in halves and a bias of the logits.
 """
 
 from llm_jax.interop import bart
+from llm_jax.interop.fields import heads_of_class
 from llm_jax.models import spec as specs
 
 MODEL_TYPES = ("marian",)
 IGNORED = (r"model\.(en|de)coder\.embed_positions\.weights?",)  # tables of sinusoids
+_ARCHITECTURES = {"MarianMTModel": ("language_model",), "MarianModel": ()}
 
 weights, aliases = bart.stack_weights, bart.aliases
 
@@ -21,12 +23,14 @@ def model_config(fields):
   fields.require("normalize_embedding", False)
   fields.require("static_position_embeddings", True)
   fields.require("add_final_layer_norm", False)
+  heads = heads_of_class(fields, _ARCHITECTURES)
   fields.ignore("extra_pos_embeddings")  # of tables that are learned
   return specs.model_config(
     positions="sinusoidal_halves",
     max_length=fields.take("max_position_embeddings"),
     decoder_start_id=fields.take("decoder_start_token_id", least=0),
-    head_bias=True,
+    heads=heads,
+    head_bias=bool(heads),
     **options,
   )
 
@@ -38,7 +42,7 @@ def published_config(spec):
     return None
   return {
     "model_type": "marian",
-    "architectures": ["MarianMTModel"],
+    "architectures": ["MarianMTModel" if spec.heads else "MarianModel"],
     # Theirs is a table of sinusoids of so many rows; here positions have no end.
     "max_position_embeddings": spec.max_length or 1024,
     "decoder_vocab_size": spec.vocab_size,

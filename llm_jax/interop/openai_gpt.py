@@ -1,6 +1,7 @@
 """GPT-1: names, shapes and config of its published checkpoint."""
 
 from llm_jax.interop import gpt2
+from llm_jax.interop.llama import causal_heads
 from llm_jax.interop.weights import weight
 from llm_jax.models import spec as specs
 
@@ -17,7 +18,7 @@ def model_config(fields):
   fields.require("afn", *_ACTIVATIONS)
   activation = _ACTIVATIONS[fields.take("afn", "gelu")]
   return specs.model_config(
-    heads=() if fields.architecture() == "OpenAIGPTModel" else ("language_model",),
+    heads=causal_heads(fields),
     vocab_size=fields.take("vocab_size", 40478),
     d_model=fields.take("n_embd", 768),
     repeats=fields.take("n_layer", 12),

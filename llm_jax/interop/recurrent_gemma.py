@@ -6,6 +6,7 @@ Source: De et al. 2024, arXiv:2402.19427; Botev et al. 2024, arXiv:2404.07839; t
 
 from llm_jax.errors import UserError
 from llm_jax.interop.fields import gated, published_activation, published_rope, rope
+from llm_jax.interop.llama import aliases, causal_heads, rename  # noqa: F401
 from llm_jax.interop.weights import entries, norm_weights, weight
 from llm_jax.models import spec as specs
 from llm_jax.models.spec import branches
@@ -44,6 +45,7 @@ def model_config(fields):
   }
   used = {name for pattern, _ in stages for name in pattern}
   return specs.model_config(
+    heads=causal_heads(fields),
     vocab_size=fields.take("vocab_size"),
     d_model=width,
     norm="rmsnorm_plus_one",
@@ -82,7 +84,7 @@ def published_config(spec):
   names = ("rope_base", "rope_scaling", "rope_fraction")
   return {
     "model_type": "recurrent_gemma",
-    "architectures": ["RecurrentGemmaForCausalLM"],
+    "architectures": ["RecurrentGemmaForCausalLM" if spec.heads else "RecurrentGemmaModel"],
     "vocab_size": spec.vocab_size,
     "hidden_size": spec.d_model,
     "num_hidden_layers": len(layers) // 2,
@@ -109,7 +111,7 @@ def weights(spec):
     weight("embed/tokens", "model.embed_tokens.weight"),
     *norm_weights("stack/final_norm", "model.final_norm"),
   ]
-  if not spec.tie_embeddings:
+  if spec.heads and not spec.tie_embeddings:
     table.append(weight("head/out/kernel", "lm_head.weight", "v d -> d v"))
   rows = {"rglru": _recurrent_weights, "attention": _attention_weights, "mlp": _mlp_weights}
   for entry in entries(spec.decoder_stages, per_layer=2):
@@ -117,11 +119,6 @@ def weights(spec):
     table += norm_weights(entry.norm, f"model.layers.{{}}.{norm}", entry.numbers)
     table += rows[entry.name](entry, spec.layers[entry.name])
   return table
-
-
-def aliases(spec):
-  """Tied copies that a file may hold."""
-  return {"lm_head.weight": "model.embed_tokens.weight"} if spec.tie_embeddings else {}
 
 
 def _affine(entry, here, there) -> list:

@@ -3,6 +3,7 @@
 Source: Peng et al. 2023, arXiv:2305.13048; transformers' `rwkv`.
 """
 
+from llm_jax.interop.llama import causal_heads
 from llm_jax.interop.weights import entries, norm_weights, weight
 from llm_jax.models import spec as specs
 
@@ -18,7 +19,7 @@ def model_config(fields):
   fields.require("layer_norm_epsilon", 1e-5)  # the final norm has this one, whatever it says
   fields.ignore("rescale_every")  # halves the stream now and then, for the range of half precision
   return specs.model_config(
-    heads=() if fields.architecture() == "RwkvModel" else ("language_model",),
+    heads=causal_heads(fields),
     vocab_size=fields.take("vocab_size"),
     d_model=width,
     pattern=PATTERN,

@@ -4,6 +4,7 @@ The two differ in the feed-forward layer and in the head: v1.0 has the table of 
 and scales its logits by 1 / sqrt(d_model), v1.1 has a matrix of its own.
 """
 
+from llm_jax.interop.fields import heads_of_class
 from llm_jax.interop.weights import entries, weight
 from llm_jax.models import spec as specs
 
@@ -18,6 +19,11 @@ _FEED_FORWARD = {
   "silu": ("silu", "silu", False),
   "gated-gelu": ("geglu_tanh", "gelu_new", True),
   "gated-silu": ("swiglu", "silu", True),
+}
+_ARCHITECTURES = {
+  "T5ForConditionalGeneration": ("language_model",),
+  "T5WithLMHeadModel": ("language_model",),  # its first name
+  "T5Model": (),
 }
 _PARTS = {
   "encoder": ("SelfAttention", "DenseReluDense"),
@@ -47,6 +53,7 @@ def model_config(fields):
   padding = fields.take("pad_token_id", 0, least=0)
   return specs.model_config(
     kind="encoder_decoder",
+    heads=heads_of_class(fields, _ARCHITECTURES),
     vocab_size=fields.take("vocab_size"),
     d_model=d_model,
     encoder_repeats=layers,
@@ -79,7 +86,7 @@ def published_config(spec):
     return None
   return {
     "model_type": "t5",
-    "architectures": ["T5ForConditionalGeneration"],
+    "architectures": ["T5ForConditionalGeneration" if spec.heads else "T5Model"],
     "is_encoder_decoder": True,
     "vocab_size": spec.vocab_size,
     "d_model": spec.d_model,
@@ -101,7 +108,7 @@ def published_config(spec):
 def weights(spec):
   """Names and layouts of every parameter."""
   found = [weight("embed/tokens", "shared.weight")]
-  if not spec.tie_embeddings:
+  if spec.heads and not spec.tie_embeddings:
     found.append(weight("head/out/kernel", "lm_head.weight", "v d -> d v"))
   for root, side, stages in (
     ("encoder", "encoder", spec.encoder_stages),
@@ -123,7 +130,9 @@ def weights(spec):
 def aliases(spec):
   """The table of tokens under its other names."""
   names = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
-  return dict.fromkeys(names + ["lm_head.weight"] * spec.tie_embeddings, "shared.weight")
+  if spec.heads and spec.tie_embeddings:
+    names.append("lm_head.weight")
+  return dict.fromkeys(names, "shared.weight")
 
 
 def _attention(entry, there, layer):
