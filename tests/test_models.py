@@ -283,6 +283,24 @@ def test_a_causal_layer_refuses_an_encoder():
     made(kind="encoder", pattern=("lstm",))
 
 
+def test_what_lies_outside_of_a_table_shows():
+  _, params, apply = made(positions="learned", max_length=T, token_types=2)
+
+  def rows(tokens, **more):
+    return np.isnan(apply({"params": params}, tokens, **more).logits).any((1, 2)).tolist()
+
+  assert rows(TOKENS.at[0, -1].set(V)) == [True, False]
+  assert rows(TOKENS.at[0, -1].set(-1)) == [True, False]
+  assert rows(TOKENS, token_types=jnp.zeros_like(TOKENS).at[0, -1].set(2)) == [True, False]
+  padding = jnp.ones_like(TOKENS).at[0, -1].set(0)
+  assert rows(TOKENS.at[0, -1].set(-100), segments=padding) == [False, False]
+
+  longer = jnp.concatenate([TOKENS, TOKENS[:, :1]], axis=1)
+  with pytest.raises(UserError, match=f"{T + 1} tokens.*learned positions for {T}"):
+    rows(longer)
+  assert rows(longer, segments=jnp.ones_like(longer).at[0, 5:].set(2)) == [False, True]
+
+
 def test_a_variant_starts_from_its_types_entry():
   config = model_config(
     pattern=("attention", "local"),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from llm_jax.contract import Context
 from llm_jax.models.embedding import Embedding
 from llm_jax.models.heads import Heads
-from llm_jax.models.output import Output, State, positions_of
+from llm_jax.models.output import Output, State, places_of
 from llm_jax.models.spec import Spec
 from llm_jax.models.stack import Stack
 
@@ -44,8 +44,7 @@ class Decoder(nn.Module):
       state: None to train on whole rows; else the State these tokens continue, one document a row.
       train: whether dropout applies.
     """
-    segments_BT = jnp.ones_like(tokens_BT) if segments is None else segments
-    positions_BT = positions_of(segments_BT, state)
+    segments_BT, positions_BT = places_of(self.spec, tokens_BT, segments, state)
     context = Context(positions_BT, segments_BT, prefix_BT=prefix, train=train)
     x_BTD = self.embed(tokens_BT, positions_BT, self.dtype, train, token_types)
     x_BTD, layers = self.stack(x_BTD, context, None if state is None else state.layers)

@@ -40,29 +40,36 @@ class Embedding(nn.Module):
     self.dropout = nn.Dropout(spec.dropout_rate)
 
   def __call__(self, tokens_BT, positions_BT, dtype, train, token_types=None, table_VD=None):
-    """(B, T, D) in `dtype`.
+    """(B, T, D) in `dtype`; NaN where what is not padding lies outside of its table.
 
     Args:
-      tokens_BT: int32 ids.
+      tokens_BT: int32 ids; any at padding.
       positions_BT: of each token in its document; -1 at padding.
       dtype: of the result.
       train: whether dropout applies.
       token_types: (B, T) int32, or None for zeros.
       table_VD: of tokens, where the embedding holds none.
     """
-    spec, positions_BT = self.spec, jnp.maximum(positions_BT, 0)
-    x_BTD = (self.tokens if self.has_table else table_VD)[tokens_BT].astype(dtype)
+    spec, real_BT = self.spec, positions_BT >= 0
+    positions_BT = jnp.maximum(positions_BT, 0)
+
+    def rows(table_VD, ids_BT):
+      # As fast as clamped ids, forwards and backwards.
+      at = table_VD.at[jnp.where(real_BT, ids_BT, 0)]
+      return at.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False).astype(dtype)
+
+    x_BTD = rows(self.tokens if self.has_table else table_VD, tokens_BT)
     if spec.embedding_scale:
       factor = jnp.asarray(math.sqrt(spec.d_model), spec.embedding_scale_dtype)
       x_BTD = x_BTD * factor.astype(dtype)
     if spec.positions == "learned":
-      x_BTD = x_BTD + self.positions[positions_BT + spec.position_offset].astype(dtype)
+      x_BTD = x_BTD + rows(self.positions, positions_BT + spec.position_offset)
     elif spec.positions.startswith("sinusoidal"):
       halves = spec.positions == "sinusoidal_halves"
       x_BTD = x_BTD + sinusoids(positions_BT, spec.d_model, halves).astype(dtype)
     if spec.token_types:
       types_BT = jnp.zeros_like(tokens_BT) if token_types is None else token_types
-      x_BTD = x_BTD + self.types[types_BT].astype(dtype)
+      x_BTD = x_BTD + rows(self.types, types_BT)
     elif token_types is not None:
       raise UserError("token_types were given to a model without them (model.token_types is 0).")
     if spec.embedding_norm:

@@ -4,12 +4,11 @@ Legend: B batch, T position.
 """
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from llm_jax.contract import Context
 from llm_jax.models.embedding import Embedding
 from llm_jax.models.heads import Heads
-from llm_jax.models.output import Output, positions_of
+from llm_jax.models.output import Output, places_of
 from llm_jax.models.spec import Spec
 from llm_jax.models.stack import Stack
 
@@ -33,8 +32,7 @@ class Encoder(nn.Module):
 
   def __call__(self, tokens_BT, segments=None, token_types=None, train=False) -> Output:
     """Logits of every position; the arguments are the decoder's."""
-    segments_BT = jnp.ones_like(tokens_BT) if segments is None else segments
-    positions_BT = positions_of(segments_BT, None)
+    segments_BT, positions_BT = places_of(self.spec, tokens_BT, segments, None)
     context = Context(positions_BT, segments_BT, causal=False, train=train)
     x_BTD = self.embed(tokens_BT, positions_BT, self.dtype, train, token_types)
     x_BTD, _ = self.stack(x_BTD, context)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from llm_jax.contract import Context
 from llm_jax.models.embedding import Embedding
 from llm_jax.models.heads import Heads
-from llm_jax.models.output import Output, State, positions_of
+from llm_jax.models.output import Output, State, places_of
 from llm_jax.models.spec import Spec
 from llm_jax.models.stack import Stack
 
@@ -53,8 +53,7 @@ class EncoderDecoder(nn.Module):
 
   def encode(self, source_BS, source_segments=None, train=False):
     """The memory, (B, S, D)."""
-    segments_BS = jnp.ones_like(source_BS) if source_segments is None else source_segments
-    positions_BS = positions_of(segments_BS, None)
+    segments_BS, positions_BS = places_of(self.spec, source_BS, source_segments, None)
     context = Context(positions_BS, segments_BS, causal=False, train=train)
     table_VD = self.embed.tokens
     x_BSD = self.source_embed(source_BS, positions_BS, self.dtype, train, table_VD=table_VD)
@@ -79,12 +78,11 @@ class EncoderDecoder(nn.Module):
       state: None to train on whole rows; else the State these tokens continue.
       train: whether dropout applies.
     """
-    segments_BT = jnp.ones_like(target_BT) if target_segments is None else target_segments
+    segments_BT, positions_BT = places_of(self.spec, target_BT, target_segments, state)
     if memory is not None and memory_segments is None:
       memory_segments = jnp.ones(memory.shape[:2], jnp.int32)
     if memory is None:
       memory_segments = state.memory_segments_BS
-    positions_BT = positions_of(segments_BT, state)
     context = Context(
       positions_BT,
       segments_BT,

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from llm_jax.contract import document_positions
+from llm_jax.errors import UserError
+from llm_jax.models.spec import Spec
 
 
 @struct.dataclass
@@ -47,10 +49,24 @@ class Output:
   heads: dict = struct.field(default_factory=dict)
 
 
-def positions_of(segments_BT, state: State | None):
-  """Positions in the document, or after what the state has seen; -1 at padding."""
+def places_of(spec: Spec, tokens_BT, segments, state: State | None):
+  """Segments, all real if None were given, and positions in the document, or after what the state
+  has seen; -1 at padding.
+
+  Raises:
+    UserError: more tokens than learned positions, and no segments by which some are padding.
+  """
+  if segments is None:
+    length = tokens_BT.shape[1]
+    if spec.positions == "learned" and length > spec.max_length:
+      raise UserError(
+        f"The row has {length} tokens, but the model has learned positions for "
+        f"{spec.max_length} (model.max_length). Shorten it, or give segments if it holds several "
+        "documents or padding."
+      )
+    segments = jnp.ones_like(tokens_BT)
   if state is None:
-    return document_positions(segments_BT)
-  real_BT = segments_BT > 0
+    return segments, document_positions(segments)
+  real_BT = segments > 0
   after_BT = state.position_B[:, None] + jnp.cumsum(real_BT, axis=1, dtype=jnp.int32) - 1
-  return jnp.where(real_BT, after_BT, -1)
+  return segments, jnp.where(real_BT, after_BT, -1)
