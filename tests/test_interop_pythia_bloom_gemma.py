@@ -1,5 +1,6 @@
 """Files of Pythia, BLOOM, Gemma and Gemma 2 as they were published, and those that are refused."""
 
+import dataclasses
 import functools
 import json
 
@@ -13,6 +14,7 @@ from llm_jax.errors import UserError
 from llm_jax.interop import families
 from llm_jax.interop.fields import Fields
 from llm_jax.interop.pretrained import load_pretrained
+from llm_jax.interop.weights import stages_of
 from llm_jax.models.spec import parse
 from tests.parity import bloom, gemma, gpt_neox
 from tests.parity.harness import folder_of
@@ -165,6 +167,38 @@ def test_layers_with_and_without_a_window_keep_their_order(kinds):
   assert order[::2] == ["local" if kind == "s" else "attention" for kind in kinds]
   family, config = families.of_spec(spec)
   assert (family.__name__, config["layer_types"]) == ("llm_jax.interop.gemma2", listed)
+
+
+@pytest.mark.parametrize(
+  ("kinds", "stages"),
+  [
+    ("ssssss", "s*6"),
+    ("sfsfsf", "sf*3"),
+    ("sfsfs", "sf*2 s*1"),
+    ("ffffss", "f*4 s*2"),  # as Qwen 2's layers are: windows from one layer on
+    ("ssfssfss", "ssf*2 ss*1"),
+    ("sf", "sf*1"),
+  ],
+)
+def test_layers_are_put_into_the_stages_that_compile_the_fewest(kinds, stages):
+  options = stages_of(kinds)
+  found = options.get("stages") or ((options["pattern"], options["repeats"]),)
+  assert " ".join(f"{''.join(part)}*{repeats}" for part, repeats in found) == stages
+
+
+def test_layers_that_alternate_share_a_scan_in_qwen_too():
+  sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4}
+  config = {"model_type": "qwen2", "num_key_value_heads": 2, "num_hidden_layers": 6, **sizes}
+  kinds = ["sliding_attention", "full_attention"] * 3
+  spec = spec_of(config, use_sliding_window=True, sliding_window=5, layer_types=kinds)
+  assert spec.decoder_stages == ((("local", "mlp", "attention", "mlp"), 3),)
+  assert families.of_spec(spec)[1]["layer_types"] == kinds
+
+
+def test_a_model_in_other_stages_is_published_as_the_same_model():
+  spec = spec_of(GEMMA)
+  other = dataclasses.replace(spec, pattern=spec.pattern * 2, repeats=spec.repeats // 2)
+  assert families.of_spec(other)[1] == families.of_spec(spec)[1]
 
 
 NAMES = {

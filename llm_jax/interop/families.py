@@ -10,6 +10,7 @@ from flax.core import freeze
 import llm_jax.interop
 from llm_jax.errors import UserError, unknown
 from llm_jax.interop.fields import Fields
+from llm_jax.interop.weights import stages_of
 from llm_jax.layers.mlp import feed_forward_width
 from llm_jax.models.spec import Spec, branches, parse
 from llm_jax.ops.activations import activation
@@ -144,9 +145,12 @@ def _differences(here: Spec, there: Spec) -> list[tuple]:
 def _meaning(spec: Spec) -> dict:
   """The options that matter to this model, flat."""
   values = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-  for name in (*_FREE, "layers", "pattern", "repeats", "encoder_pattern", "encoder_repeats"):
+  stages = ("pattern", "repeats", "stages", "encoder_pattern", "encoder_repeats")
+  for name in (*_FREE, *stages, "layers"):
     del values[name]
-  values["stages"], used = spec.decoder_stages, spec.decoder_stages
+  # Which layers share a scan is a matter of speed.
+  used = spec.decoder_stages
+  values |= stages_of((entry,) for pattern, repeats in used for entry in pattern * repeats)
   if spec.kind == "encoder_decoder":
     values["encoder_stages"], used = spec.encoder_stages, used + spec.encoder_stages
   else:

@@ -6,7 +6,7 @@ layer has a window, scores and logits are capped, and a norm follows each layer 
 
 from llm_jax.errors import UserError, unknown
 from llm_jax.interop import gemma, llama
-from llm_jax.interop.weights import entries, norm_weights
+from llm_jax.interop.weights import entries, norm_weights, stages_of
 from llm_jax.models import spec as specs
 
 MODEL_TYPES = ("gemma2",)
@@ -34,7 +34,7 @@ def model_config(fields):
       raise UserError("config.json has layers of sliding_attention, but no sliding_window.")
     layers["local"] = {"type": "attention", "window": window}
   return specs.model_config(
-    **{**gemma.stream(fields), **_stages(names)},
+    **{**gemma.stream(fields), **stages_of((name, "mlp") for name in names)},
     norm_placement="sandwich",
     logit_soft_cap=float(fields.take("final_logit_softcapping", 30.0, null=0.0)),
     layers=layers,
@@ -53,18 +53,6 @@ def _layer_names(fields) -> list[str]:
     if kind not in _NAMES:
       raise unknown("layer type in config.json", kind, _NAMES)
   return [_NAMES[kind] for kind in kinds]
-
-
-def _stages(names: list[str]) -> dict:
-  """The shortest pattern that gives these layers when repeated, and a second stage for the rest."""
-  depth = len(names)
-  fits = lambda n: all(names[i] == names[i - n] for i in range(n, depth))
-  period = next(n for n in range(1, depth + 1) if fits(n))
-  repeats, rest = divmod(depth, period)
-  pattern = tuple(layer for name in names[:period] for layer in (name, "mlp"))
-  if not rest:
-    return {"pattern": pattern, "repeats": repeats}
-  return {"stages": ((pattern, repeats), (pattern[: 2 * rest], 1))}
 
 
 def published_config(spec):

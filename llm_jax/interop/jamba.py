@@ -7,7 +7,7 @@ Source: Lieber et al. 2024, arXiv:2403.19887; transformers' `jamba`.
 
 from llm_jax.errors import UserError
 from llm_jax.interop import llama, mamba
-from llm_jax.interop.weights import entries, norm_weights, weight
+from llm_jax.interop.weights import entries, norm_weights, stages_of, weight
 from llm_jax.models import spec as specs
 from llm_jax.models.spec import branches
 
@@ -31,7 +31,11 @@ def model_config(fields):
   expert_rule = _every(fields, "expert_layer", 2, 1)
   if experts == 1:
     expert_rule = (1, 1)  # no layer
-  stages = _stages(stream.pop("repeats"), attention_rule, expert_rule)
+  choose = lambda number, names, rule: names[number % rule[0] == rule[1]]
+  kinds = [
+    (choose(i, _MIXERS, attention_rule), choose(i, _FEED_FORWARD, expert_rule))
+    for i in range(stream.pop("repeats"))
+  ]
   moe = {
     "num_experts": experts,
     "top_k": fields.take("num_experts_per_tok", 2),
@@ -40,12 +44,10 @@ def model_config(fields):
     "renormalise": False,
   }
   layers = {"mamba": _mamba(fields), "attention": _attention(fields), "mlp": mlp, "moe": moe}
-  used = {name for pattern, _ in stages for name in pattern}
+  used = {name for kind in kinds for name in kind}
   return specs.model_config(
     **stream,
-    **(
-      {"stages": stages} if len(stages) > 1 else {"pattern": stages[0][0], "repeats": stages[0][1]}
-    ),
+    **stages_of(kinds),
     layers={name: layers[name] for name in layers if name in used},
   )
 
@@ -59,19 +61,6 @@ def _every(fields, what, period, offset):
       f"config.json: {what}_offset={offset} must be from 0 up to below {what}_period={period}."
     )
   return period, offset
-
-
-def _stages(layers, attention, experts):
-  """((pattern, repeats), ...): the shortest cycle of layers as often as it goes, then the rest."""
-  choose = lambda number, names, rule: names[number % rule[0] == rule[1]]
-  kinds = [
-    (choose(i, _MIXERS, attention), choose(i, _FEED_FORWARD, experts)) for i in range(layers)
-  ]
-  period = next(p for p in range(1, layers + 1) if kinds[p:] == kinds[: layers - p])
-  flat = lambda part: tuple(name for kind in part for name in kind)
-  repeats, rest = divmod(layers, period)
-  stages = ((flat(kinds[:period]), repeats), (flat(kinds[:rest]), 1))
-  return tuple(stage for stage in stages if stage[0])
 
 
 def _mamba(fields):

@@ -1,9 +1,8 @@
 """Qwen2 and 2.5: Llama with biases of queries, keys and values, and windows in some layers."""
 
-import itertools
-
 from llm_jax.errors import UserError, unknown
 from llm_jax.interop import llama
+from llm_jax.interop.weights import stages_of
 from llm_jax.models import spec as specs
 
 MODEL_TYPES = ("qwen2",)
@@ -37,9 +36,8 @@ def windowed_model(fields, attention):
     layers["attention"] = {**attention, "window": window if SLIDING in types else 0}
     return specs.model_config(**stream, layers=layers)
   names = {FULL: "attention", SLIDING: "local"}
-  runs = [(names[kind], len(list(run))) for kind, run in itertools.groupby(types)]
   return specs.model_config(
-    **{**stream, "stages": tuple(((name, "mlp"), length) for name, length in runs)},
+    **{**stream, **stages_of((names[kind], "mlp") for kind in types)},
     layers={**layers, "local": {"type": "attention", "window": window}},
   )
 

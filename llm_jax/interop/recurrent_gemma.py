@@ -7,7 +7,7 @@ Source: De et al. 2024, arXiv:2402.19427; Botev et al. 2024, arXiv:2404.07839; t
 from llm_jax.errors import UserError
 from llm_jax.interop.fields import gated, published_activation, published_rope, rope
 from llm_jax.interop.llama import aliases, causal_heads, rename  # noqa: F401
-from llm_jax.interop.weights import entries, norm_weights, weight
+from llm_jax.interop.weights import entries, norm_weights, stages_of, weight
 from llm_jax.models import spec as specs
 from llm_jax.models.spec import branches
 
@@ -24,7 +24,7 @@ def model_config(fields):
   fields.ignore("w_init_variance_scale", "final_w_init_variance_scale")
   width, heads = fields.take("hidden_size"), fields.take("num_attention_heads")
   lru_width = fields.take("lru_width", width)
-  stages = _stages(fields)
+  mixers = _mixers(fields)
   options = {
     "rglru": {
       "hidden_size": 0 if lru_width == width else lru_width,
@@ -43,7 +43,7 @@ def model_config(fields):
     # The published width counts both of the gated layer's projections.
     "mlp": {"d_ff": fields.take("intermediate_size") // 2, "activation": gated(_ACTIVATION)},
   }
-  used = {name for pattern, _ in stages for name in pattern}
+  used = {*mixers, "mlp"}
   return specs.model_config(
     heads=causal_heads(fields),
     vocab_size=fields.take("vocab_size"),
@@ -55,21 +55,18 @@ def model_config(fields):
     tie_embeddings=fields.take("tie_word_embeddings", True),
     logit_soft_cap=float(fields.take("logits_soft_cap", 30.0)),
     layers={name: options[name] for name in options if name in used},
-    **({"stages": stages} if len(stages) > 1 else dict(pattern=stages[0][0], repeats=stages[0][1])),
+    **stages_of((mixer, "mlp") for mixer in mixers),
   )
 
 
-def _stages(fields):
-  """((pattern, repeats), ...): whole cycles of the published kinds of blocks, then the rest."""
+def _mixers(fields) -> list[str]:
+  """Our name of each layer's mixer: the published kinds of blocks, again and again."""
   older = fields.take("_block_types", ("recurrent", "recurrent", "attention"))
   kinds = fields.take("block_types", older)
-  for kind in kinds:
+  for kind in kinds or [""]:
     if kind not in _MIXERS:
       raise UserError(f"config.json: block_types has {kind!r}; expected {' or '.join(_MIXERS)}.")
-  cycle = tuple(name for kind in kinds for name in (_MIXERS[kind], "mlp"))
-  repeats, rest = divmod(fields.take("num_hidden_layers"), len(kinds))
-  stages = ((cycle, repeats), (cycle[: 2 * rest], 1))
-  return tuple(stage for stage in stages if all(stage))
+  return [_MIXERS[kinds[i % len(kinds)]] for i in range(fields.take("num_hidden_layers"))]
 
 
 def published_config(spec):
@@ -88,7 +85,7 @@ def published_config(spec):
     "vocab_size": spec.vocab_size,
     "hidden_size": spec.d_model,
     "num_hidden_layers": len(layers) // 2,
-    "block_types": [kinds[mixer] for mixer in branches(spec.decoder_stages[0][0])[::2]],
+    "block_types": [kinds[mixer] for mixer in layers[::2]],
     "num_attention_heads": rglru["blocks"],
     "head_dim": attention.get("head_dim") or spec.d_model // rglru["blocks"],
     "num_key_value_heads": attention.get("num_kv_heads") or rglru["blocks"],

@@ -6,6 +6,7 @@ d model, h heads, g key/value heads, k head size, f feed-forward, v vocabulary, 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -147,6 +148,26 @@ def entries(stages, per_layer: int, root: str = "stack") -> list[Entry]:
       found.append(Entry(name, f"{at}_{name}", f"{at}_norm", slot, numbers))
     first += layers * repeats
   return found
+
+
+def stages_of(layers) -> dict:
+  """The options of the stack, `pattern` and `repeats` or `stages`, that compile the fewest layers.
+
+  Either the shortest cycle as often as it goes and the rest of another, or runs of equal layers.
+
+  Args:
+    layers: what each published layer is in a pattern, [("local", "mlp"), ("attention", "mlp")].
+  """
+  layers = [tuple(layer) for layer in layers]
+  period = next(n for n in range(1, len(layers) + 1) if layers[n:] == layers[: len(layers) - n])
+  repeats, rest = divmod(len(layers), period)
+  cycle = [(layers[:period], repeats), *([(layers[:rest], 1)] if rest else [])]
+  runs = [([layer], len(list(run))) for layer, run in itertools.groupby(layers)]
+  shorter = min(cycle, runs, key=lambda stages: sum(len(part) for part, _ in stages))
+  stages = tuple((tuple(itertools.chain(*part)), repeats) for part, repeats in shorter)
+  if len(stages) > 1:
+    return {"stages": stages}
+  return {"pattern": stages[0][0], "repeats": stages[0][1]}
 
 
 def norm_weights(norm: str, template: str, numbers=None, bias: bool = False) -> list[Weight]:
