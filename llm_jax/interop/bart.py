@@ -5,7 +5,7 @@ half of this table serves both.
 """
 
 from llm_jax.interop.fields import activation, heads_of_class, published_activation
-from llm_jax.interop.weights import entries, norm_weights, weight
+from llm_jax.interop.weights import attention_weights, entries, norm_weights, weight
 from llm_jax.models import spec as specs
 
 MODEL_TYPES = ("bart",)
@@ -145,19 +145,8 @@ def stack_weights(spec) -> list:
       if part == "final":
         found += _feed_forward(entry, there)
       else:
-        found += _attention(entry, f"{there}{part}.", spec.layers[entry.name]["num_heads"])
-  return found
-
-
-def _attention(entry, there, heads):
-  found = [
-    entry.weight("out/kernel", f"{there}out_proj.weight", "d (h k) -> h k d", h=heads),
-    entry.weight("out/bias", f"{there}out_proj.bias"),
-  ]
-  for name in "qkv":
-    kernel, bias = f"{there}{name}_proj.weight", f"{there}{name}_proj.bias"
-    found.append(entry.weight(f"{name}/kernel", kernel, "(h k) d -> d h k", h=heads))
-    found.append(entry.weight(f"{name}/bias", bias, "(h k) -> h k", h=heads))
+        names = [f"{there}{part}.{name}_proj" for name in ("q", "k", "v", "out")]
+        found += attention_weights(entry, names, spec.layers[entry.name]["num_heads"])
   return found
 
 

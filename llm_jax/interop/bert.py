@@ -8,7 +8,7 @@ import re
 
 from llm_jax.errors import unknown
 from llm_jax.interop.fields import activation, published_activation
-from llm_jax.interop.weights import entries, norm_weights, weight
+from llm_jax.interop.weights import attention_weights, entries, norm_weights, weight
 from llm_jax.models import spec as specs
 
 MODEL_TYPES = ("bert",)
@@ -170,28 +170,17 @@ def post_norm_encoder(spec, prefix: str, names: dict[str, str]):
   table = [weight(f"embed/{name}", names[name]) for name in rows]
   table += norm_weights("embed/norm", names["embedding_norm"], bias=True)
   for entry in entries(spec.decoder_stages, per_layer=2):
-    rows, norm = (_attention, "attention_norm") if entry.slot == 0 else (_mlp, "mlp_norm")
-    table += rows(entry, names, spec.layers["attention"]["num_heads"])
-    table += norm_weights(entry.norm, names[norm], entry.numbers, bias=True)
+    if entry.slot == 0:
+      projections = [names[name] for name in ("q", "k", "v", "attention_out")]
+      table += attention_weights(entry, projections, spec.layers["attention"]["num_heads"])
+    else:
+      table += _mlp(entry, names)
+    norm = names["mlp_norm" if entry.slot else "attention_norm"]
+    table += norm_weights(entry.norm, norm, entry.numbers, bias=True)
   return table
 
 
-def _attention(entry, names, heads):
-  table = []
-  for ours in ("q", "k", "v"):
-    table += [
-      entry.weight(f"{ours}/kernel", f"{names[ours]}.weight", "(h k) d -> d h k", h=heads),
-      entry.weight(f"{ours}/bias", f"{names[ours]}.bias", "(h k) -> h k", h=heads),
-    ]
-  out = names["attention_out"]
-  return [
-    *table,
-    entry.weight("out/kernel", f"{out}.weight", "d (h k) -> h k d", h=heads),
-    entry.weight("out/bias", f"{out}.bias"),
-  ]
-
-
-def _mlp(entry, names, _):
+def _mlp(entry, names):
   table = []
   for ours in ("in", "out"):
     name = names[f"mlp_{ours}"]

@@ -7,7 +7,7 @@ Source: Lieber et al. 2024, arXiv:2403.19887; transformers' `jamba`.
 
 from llm_jax.errors import UserError
 from llm_jax.interop import llama, mamba
-from llm_jax.interop.weights import entries, norm_weights, stages_of, weight
+from llm_jax.interop.weights import entries, expert_weights, norm_weights, stages_of, weight
 from llm_jax.models import spec as specs
 from llm_jax.models.spec import branches
 
@@ -172,15 +172,7 @@ def weights(spec):
 
 
 def _expert_weights(entry, at, fields):
-  """The rows of a mixture: one tensor there for each expert."""
-
-  def names(name):
-    experts = range(fields["num_experts"])
-    return lambda number: tuple(f"{at.format(number)}.experts.{e}.{name}.weight" for e in experts)
-
-  return [
-    entry.weight("router/kernel", f"{at}.router.weight", "e d -> d e"),
-    entry.weight("in_kernel", names("up_proj"), "f d -> d f"),
-    entry.weight("gate_kernel", names("gate_proj"), "f d -> d f"),
-    entry.weight("out_kernel", names("down_proj"), "d f -> f d"),
-  ]
+  """The rows of a mixture."""
+  template = f"{at.replace('{}', '{0}')}.experts.{{1}}.{{2}}.weight"
+  names = ("up_proj", "gate_proj", "down_proj")
+  return expert_weights(entry, f"{at}.router.weight", template, names, fields["num_experts"])

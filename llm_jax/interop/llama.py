@@ -5,6 +5,7 @@ Layouts: v vocabulary, d model, h heads, g key/value heads, k head size, f feed-
 
 from llm_jax.errors import UserError, unknown
 from llm_jax.interop.fields import gated, published_activation, published_rope, rope
+from llm_jax.interop.weights import attention_weights as projections
 from llm_jax.interop.weights import entries, norm_weights, weight
 from llm_jax.models import spec as specs
 
@@ -162,16 +163,9 @@ def stream_weights(spec):
 
 def attention_weights(entry, at, fields):
   """The rows of an attention layer whose tensors lie under `at`."""
-  heads, groups = fields["num_heads"], fields["num_kv_heads"]
-  rows = [entry.weight("out/kernel", f"{at}.o_proj.weight", "d (h k) -> h k d", h=heads)]
-  for name, count in (("q", heads), ("k", groups), ("v", groups)):
-    rows.append(
-      entry.weight(f"{name}/kernel", f"{at}.{name}_proj.weight", "(h k) d -> d h k", h=count)
-    )
-    if fields["use_bias"]:
-      rows.append(entry.weight(f"{name}/bias", f"{at}.{name}_proj.bias", "(h k) -> h k", h=count))
-  if fields["out_bias"]:
-    rows.append(entry.weight("out/bias", f"{at}.o_proj.bias"))
+  names = [f"{at}.{name}_proj" for name in "qkvo"]
+  options = (fields[name] for name in ("num_heads", "num_kv_heads", "use_bias", "out_bias"))
+  rows = projections(entry, names, *options)
   if fields["qk_norm"]:
     rows += [entry.weight(f"{n}_norm/scale", f"{at}.{n}_norm.weight") for n in ("q", "k")]
   return rows

@@ -5,7 +5,7 @@ Layouts: d model, f feed-forward, e experts.
 
 from llm_jax.interop import llama, mistral
 from llm_jax.interop.fields import gated
-from llm_jax.interop.weights import entries, norm_weights
+from llm_jax.interop.weights import entries, expert_weights, norm_weights
 from llm_jax.models import spec as specs
 
 MODEL_TYPES = ("mixtral",)
@@ -53,20 +53,7 @@ def weights(spec):
       rows += llama.attention_weights(entry, _LAYER + "self_attn", fields)
     else:
       rows += norm_weights(entry.norm, _LAYER + "post_attention_layernorm", entry.numbers)
-      rows += _moe_weights(entry, fields["num_experts"])
+      at, names = _LAYER + "block_sparse_moe.", ("w3", "w1", "w2")
+      template = "model.layers.{0}.block_sparse_moe.experts.{1}.{2}.weight"
+      rows += expert_weights(entry, f"{at}gate.weight", template, names, fields["num_experts"])
   return rows
-
-
-def _moe_weights(entry, experts):
-  at = _LAYER + "block_sparse_moe."
-
-  def each(name):
-    template = f"{at}experts.{{}}.{name}.weight"
-    return lambda layer: tuple(template.format(layer, expert) for expert in range(experts))
-
-  return [
-    entry.weight("router/kernel", at + "gate.weight", "e d -> d e"),
-    entry.weight("in_kernel", each("w3"), "f d -> d f"),
-    entry.weight("gate_kernel", each("w1"), "f d -> d f"),
-    entry.weight("out_kernel", each("w2"), "d f -> f d"),
-  ]

@@ -7,7 +7,7 @@ Source: De et al. 2024, arXiv:2402.19427; Botev et al. 2024, arXiv:2404.07839; t
 from llm_jax.errors import UserError
 from llm_jax.interop.fields import gated, published_activation, published_rope, rope
 from llm_jax.interop.llama import aliases, causal_heads, rename  # noqa: F401
-from llm_jax.interop.weights import entries, norm_weights, stages_of, weight
+from llm_jax.interop.weights import attention_weights, entries, norm_weights, stages_of, weight
 from llm_jax.models import spec as specs
 from llm_jax.models.spec import branches
 
@@ -148,15 +148,6 @@ def _recurrent_weights(entry, rglru) -> list:
 
 
 def _attention_weights(entry, attention) -> list:
-  block = "model.layers.{}.temporal_block"
-  heads, kv_heads = attention["num_heads"], attention["num_kv_heads"]
-  table = [
-    entry.weight("out/kernel", f"{block}.o_proj.weight", "d (h k) -> h k d", h=heads),
-    entry.weight("out/bias", f"{block}.o_proj.bias"),
-  ]
-  for name, count in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
-    there = f"{block}.{name}_proj"
-    table.append(entry.weight(f"{name}/kernel", f"{there}.weight", "(h k) d -> d h k", h=count))
-    if attention["use_bias"]:
-      table.append(entry.weight(f"{name}/bias", f"{there}.bias", "(h k) -> h k", h=count))
-  return table
+  names = [f"model.layers.{{}}.temporal_block.{name}_proj" for name in "qkvo"]
+  heads, groups = attention["num_heads"], attention["num_kv_heads"]
+  return attention_weights(entry, names, heads, groups, bias=attention["use_bias"])

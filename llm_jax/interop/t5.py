@@ -5,7 +5,7 @@ and scales its logits by 1 / sqrt(d_model), v1.1 has a matrix of its own.
 """
 
 from llm_jax.interop.fields import heads_of_class
-from llm_jax.interop.weights import entries, weight
+from llm_jax.interop.weights import attention_weights, entries, weight
 from llm_jax.models import spec as specs
 
 MODEL_TYPES = ("t5",)
@@ -122,8 +122,12 @@ def weights(spec):
       there = f"{side}.block.{{}}.layer.{entry.slot}."
       found.append(entry.weight(f"{entry.norm}/scale", f"{there}layer_norm.weight"))
       layer = spec.layers[entry.name]
-      add = _feed_forward if parts[entry.slot] == "DenseReluDense" else _attention
-      found += add(entry, f"{there}{parts[entry.slot]}.", layer)
+      there += f"{parts[entry.slot]}."
+      if parts[entry.slot] == "DenseReluDense":
+        found += _feed_forward(entry, there, layer)
+      else:
+        names, biases = [there + name for name in "qkvo"], {"bias": False, "out_bias": False}
+        found += attention_weights(entry, names, layer["num_heads"], **biases)
   return found
 
 
@@ -133,15 +137,6 @@ def aliases(spec):
   if spec.heads and spec.tie_embeddings:
     names.append("lm_head.weight")
   return dict.fromkeys(names, "shared.weight")
-
-
-def _attention(entry, there, layer):
-  heads = layer["num_heads"]
-  found = [entry.weight("out/kernel", f"{there}o.weight", "d (h k) -> h k d", h=heads)]
-  for name in "qkv":
-    kernel = f"{there}{name}.weight"
-    found.append(entry.weight(f"{name}/kernel", kernel, "(h k) d -> d h k", h=heads))
-  return found
 
 
 def _feed_forward(entry, there, layer):

@@ -187,3 +187,44 @@ def norm_weights(norm: str, template: str, numbers=None, bias: bool = False) -> 
 
   scale = weight(f"{norm}/scale", names(".weight"))
   return [scale, weight(f"{norm}/bias", names(".bias"))] if bias else [scale]
+
+
+def attention_weights(entry: Entry, names, heads: int, groups=0, bias=True, out_bias=True):
+  """The rows of an attention layer of four torch Linears.
+
+  Args:
+    entry: the layer.
+    names: of the projections of queries, keys, values and outputs, without ".weight".
+    heads, groups: how many there are of queries, and of keys and values; 0: as many.
+    bias, out_bias: whether the first three, and the last one, have biases.
+  """
+  *inner, out = names
+  rows = [entry.weight("out/kernel", f"{out}.weight", "d (h k) -> h k d", h=heads)]
+  if out_bias:
+    rows.append(entry.weight("out/bias", f"{out}.bias"))
+  counts = (heads, groups or heads, groups or heads)
+  for name, there, count in zip("qkv", inner, counts, strict=True):
+    rows.append(entry.weight(f"{name}/kernel", f"{there}.weight", "(h k) d -> d h k", h=count))
+    if bias:
+      rows.append(entry.weight(f"{name}/bias", f"{there}.bias", "(h k) -> h k", h=count))
+  return rows
+
+
+def expert_weights(entry: Entry, router: str, template: str, names, experts: int) -> list[Weight]:
+  """The rows of a mixture of gated experts: one tensor there for each expert.
+
+  Args:
+    entry: the layer.
+    router: its name there, "{}" for the number of the layer.
+    template: of an expert's tensors, "{0}" for the layer, "{1}" for the expert, "{2}" for the name.
+    names: of the projections in, of the gate and out.
+    experts: how many there are.
+  """
+
+  def each(name):
+    return lambda layer: tuple(template.format(layer, expert, name) for expert in range(experts))
+
+  rows = [entry.weight("router/kernel", router, "e d -> d e")]
+  for here, name in zip(("in_kernel", "gate_kernel", "out_kernel"), names, strict=True):
+    rows.append(entry.weight(here, each(name), "a b -> b a"))
+  return rows
