@@ -26,3 +26,12 @@ def shared_folder():
   if not folder or not pathlib.Path(folder).is_dir():
     pytest.skip("LLM_JAX_SHARED names no folder of real data")
   return pathlib.Path(folder).resolve()
+
+
+@pytest.fixture
+def quick_compilation():
+  """For programs that run once or twice: compiling them quickly saves more than they lose."""
+  from tests.parity import harness
+
+  with harness.quick_compilation():
+    yield

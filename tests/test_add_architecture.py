@@ -24,7 +24,7 @@ class Leaky(nn.Module):
   def __call__(self, x_BTD, context, state=None):
     context.require_causal("leaky")
     init = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
-    decay_D = jax.nn.sigmoid(self.param("rate", init, x_BTD.shape[-1:]))
+    decay_D = jax.nn.sigmoid(self.param("rate", init, x_BTD.shape[-1:]).astype(jnp.float32))
     real_BT1, start_BT1 = context.real_BT[..., None], context.starts_BT[..., None]
     decay_BTD = jnp.where(real_BT1, decay_D[None, None], 1.0)
     if state is None:
