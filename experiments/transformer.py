@@ -6,7 +6,7 @@ bias of the logits is taken. The paper translates; here, as T5 does, the model r
 out of a text.
 
 Run: python launch.py train --config=experiments/transformer.py
-Takes: a minute on two CPU cores, for 200 steps of 1,070,692 parameters.
+Takes: a minute of one CPU core, for 200 steps of 1,070,692 parameters.
 Expect: 2.75 bits per byte of the spans cut out of held-out text, their sentinels included.
 """
 
