@@ -1,6 +1,7 @@
 """Every published family on disk: our numbers against committed ones, and the reference's own.
 
-The latter where torch and transformers are installed. A family is a `tests/parity/<family>.py` with CASES; what a case is, `tests/parity/harness.py` says.
+The latter where torch and transformers are installed. A family is a `tests/parity/<family>.py` with
+CASES; what a case is, `tests/parity/harness.py` says.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""The published sizes of the experiments: built in the abstract, with the published parameter counts."""
+"""The experiments' published sizes, built in the abstract: they have the published parameters."""
 
 import importlib.util
 
@@ -7,7 +7,7 @@ import pytest
 from llm_jax import config as config_schema
 from llm_jax.analysis import counts
 
-# experiment: {mode: parameters}, as the papers, model cards or transformers' own classes count them.
+# experiment: {mode: parameters}, as papers, model cards or transformers' own classes count them.
 PUBLISHED = {
   "bart": {
     "base": 139_420_416,

@@ -26,7 +26,7 @@ def test_the_tree_has_a_line_for_every_file_and_no_other():
     (str(path.parent.relative_to(ROOT)), path.name)
     for folder in ("llm_jax", "experiments", "benchmarks", "tests")
     for path in (ROOT / folder).rglob("*")
-    if path.suffix in (".py", ".j2")
+    if path.suffix in (".py", ".j2", ".json")
     and (path.name != "__init__.py" or path.parent.name == "llm_jax")
   }
   assert rows() == files
