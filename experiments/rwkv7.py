@@ -4,8 +4,8 @@ The sizes are those of the World models. Their first layer has no maps to mix va
 stage of its own; in the small model it has them, unused, and `model.repeats` alone sets the depth.
 
 Run: python launch.py train --config=experiments/rwkv7.py
-Takes: not measured yet.
-Expect: not measured yet.
+Takes: 3 minutes of one CPU core, for 200 steps of 1,116,160 parameters.
+Expect: 2.16 bits per byte of held-out text.
 """
 
 from llm_jax.config import base, with_mode
