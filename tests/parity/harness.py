@@ -289,12 +289,16 @@ def _outputs_and_gradients(case, model, params):
 
 @contextlib.contextmanager
 def quick_compilation():
-  """Compiled code that runs once need not be fast: two thirds of the time to make it."""
+  """Compiled code that runs once need not be fast: half of the time to make it. Nor is it kept:
+  writing large programs of eight devices to the cache has ended a whole test process."""
+  shortest = jax.config.jax_persistent_cache_min_compile_time_secs
   jax.config.update("jax_disable_most_optimizations", True)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
   try:
     yield
   finally:
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
 
 
 @functools.cache
