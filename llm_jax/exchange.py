@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import os
 import pkgutil
 import shutil
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from llm_jax.models import build
 from llm_jax.models.spec import Spec, model_config
 from llm_jax.training import checkpoints, inputs, runs, workdir
 from llm_jax.training.step import TrainState
+from llm_jax.writing import unfinished
 
 _ROW = 512  # tokens of a row that an imported model is scored in, if it has as many positions
 
@@ -98,7 +98,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
     raise UserError(f"{target} is not empty, and nothing is overwritten. Choose another folder.")
   if target.exists() and not target.is_dir():
     raise UserError(f"Expected a folder at {target}; found a file. Choose another.")
-  made = target.absolute().parent / f".writing-{target.name}-{os.getpid()}"
+  made = unfinished(target.absolute())
   with workdir.disk_errors(target):
     try:
       made.mkdir(parents=True)

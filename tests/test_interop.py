@@ -22,7 +22,6 @@ from llm_jax.interop import families, files, tables
 from llm_jax.models import build
 from llm_jax.models.spec import model_config
 
-SHARED = os.environ.get("LLM_JAX_SHARED", "")
 QUERY, EMBED = "model.layers.1.self_attn.q_proj.weight", "model.embed_tokens.weight"
 
 
@@ -381,9 +380,8 @@ def test_parameters_that_are_not_the_models_are_refused(tmp_path):
 # ------------------------------------------------------------------------- a trained checkpoint
 
 
-@pytest.mark.skipif(not SHARED, reason="LLM_JAX_SHARED, the folder of trained checkpoints, unset")
-def test_a_trained_llama_reproduces_its_logits_and_200_greedy_tokens():
-  folder = pathlib.Path(SHARED) / "checkpoints" / "stories260K"
+def test_a_trained_llama_reproduces_its_logits_and_200_greedy_tokens(shared_folder):
+  folder = shared_folder / "checkpoints" / "stories260K"
   model, params = llm_jax.load_pretrained(folder)
   with np.load(folder / "golden.npz") as golden:
     ids_T, logits_TV = golden["greedy_ids"], golden["logits_first32"]

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "llm_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Lower layers first: a module imports from its own row or from those above it in this list.
 ORDER = (
-  ("errors", "host"),
+  ("errors", "host", "writing"),
   ("ops",),
   ("contract", "modules", "state_space"),
   ("layers",),

@@ -2,8 +2,9 @@
 
 import logging
 import os
-import tempfile
 from pathlib import Path
+
+from llm_jax.writing import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -16,24 +17,14 @@ def folder(cache_dir: str | os.PathLike | None = None) -> Path:
 
 
 def write_atomically(path: Path, text: str) -> None:
-  """Writes the whole file or nothing; of several processes that do so at once, the last one wins.
+  """`whole_file`, whose folder is made.
 
   Raises:
     OSError: the folder cannot be made or written, or the disk is full.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
-  try:
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-      file.write(text)
-    # mkstemp makes private files; a run folder's files are as readable as any other.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(temporary, 0o666 & ~umask)
-    os.replace(temporary, path)
-  except BaseException:
-    os.unlink(temporary)
-    raise
+  with whole_file(path) as file:
+    file.write(text.encode())
 
 
 def keep(path: Path, text: str) -> None:

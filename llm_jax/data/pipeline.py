@@ -9,6 +9,7 @@ Legend: R rows of this process's part of a batch, T pairs of a row (seq_len).
 """
 
 import functools
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
@@ -255,3 +256,11 @@ def _check_sizes(batch_size, seq_len, process_index, process_count, epochs) -> N
     )
   if epochs is not None and epochs < 1:
     raise UserError(f"epochs must be at least 1, or None for an endless stream; found {epochs}.")
+
+
+def draws(row: dict[str, np.ndarray]) -> np.random.RandomState:
+  """The generator of what an objective draws for a row: of its "key", if it has one, and tokens."""
+  seed = [zlib.crc32(np.asarray(row["tokens"], np.int32)[:-1].tobytes()), *row.get("key", ())]
+  # RandomState: numpy promises its stream for ever, and a run may be resumed under another numpy.
+  # Over PCG64: 8 us to make, its own generator 96.
+  return np.random.RandomState(np.random.PCG64(seed))

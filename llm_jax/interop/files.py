@@ -1,5 +1,6 @@
 """Checkpoint files: their tensors by name, read one at a time, and safetensors written whole."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -13,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from llm_jax.errors import UserError
+from llm_jax.writing import whole_file
 
 SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 _DTYPES = {
@@ -213,30 +215,24 @@ def write_safetensors(
   text = json.dumps(header).encode()
   text += b" " * (-len(text) % 8)
 
-  def write(file):
+  with _written(path) as file:
     file.write(struct.pack("<Q", len(text)) + text)
     for (name, (shape, dtype)), array in zip(shapes.items(), arrays, strict=True):
       if array.shape != shape or array.dtype != dtype:
         raise ValueError(f"{name}: {array.dtype}{array.shape} instead of {dtype}{shape}")
       file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
-  _write(path, write)
-
 
 def write_json(path: Path, value: dict) -> None:
   """Writes JSON whole or not at all. Raises UserError if the disk refuses."""
-  _write(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+  with _written(path) as file:
+    file.write((json.dumps(value, indent=2) + "\n").encode())
 
 
-def _write(path, write) -> None:
-  temporary = path.with_name(f".writing-{path.name}-{os.getpid()}")
+@contextlib.contextmanager
+def _written(path):
   try:
-    with open(temporary, "wb") as file:
-      write(file)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with whole_file(path) as file:
+      yield file
   except OSError as error:
     raise UserError(f"Could not write {path}: {error.strerror}.") from error
-  finally:
-    temporary.unlink(missing_ok=True)

@@ -7,10 +7,10 @@ Legend: T position, C chosen tokens.
 """
 
 import functools
-import zlib
 
 import numpy as np
 
+from llm_jax.data import pipeline
 from llm_jax.data.tokenizers import Vocabulary
 
 # The same sums, over the chosen tokens.
@@ -42,10 +42,7 @@ def transform(row: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str, n
   """
   targets_T = np.asarray(row["tokens"], np.int32)[:-1]
   segments_T = np.asarray(row["segments"], np.int32)[:-1]
-  # RandomState: numpy promises its stream for ever, and a run may be resumed under another numpy.
-  # Over PCG64: 8 us to make, its own generator 96.
-  seed = [zlib.crc32(targets_T.tobytes()), *row.get("key", ())]
-  random = np.random.RandomState(np.random.PCG64(seed))
+  random = pipeline.draws(row)
   ordinary_V, is_ordinary_V = _ordinary(vocabulary)
   candidates = np.flatnonzero((segments_T > 0) & is_ordinary_V[targets_T])
   # 15 % of each row and not of each token: rows differ less. The fraction left over is drawn, so

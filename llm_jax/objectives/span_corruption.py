@@ -12,12 +12,12 @@ Legend: B batch, T position in the stored row and in the source, U target positi
 """
 
 import functools
-import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llm_jax.data import pipeline
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.objectives.next_token import count, sums
 
@@ -54,9 +54,7 @@ def transform(row: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str, n
   tokens_T = np.asarray(row["tokens"], np.int32)[:-1]
   segments_T = np.asarray(row["segments"], np.int32)[:-1]
   ids_T = np.asarray(row["document_ids"], np.int32)[:-1]
-  # RandomState: numpy promises its stream for ever, and a run may be resumed under another numpy.
-  seed = [zlib.crc32(tokens_T.tobytes()), *row.get("key", ())]
-  random = np.random.RandomState(np.random.PCG64(seed))
+  random = pipeline.draws(row)
   found = {
     name: [] for name in ("tokens", "segments", "document_ids", "targets", "target_segments")
   }

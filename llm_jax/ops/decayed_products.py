@@ -1,14 +1,17 @@
-"""What the chunked forms of matrix-valued recurrences share: cutting a sequence into chunks, and
-products of queries and keys that decay channel by channel between the two.
+"""What matrix-valued recurrences share: their chunks, the borders of documents, decayed products.
 
 Legend: B batch, T position, H heads, K key channel, X queries a position, Y keys a position,
 N chunks, C position in a chunk (t of the query, s of the key).
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+
+from llm_jax.errors import unknown
+from llm_jax.ops.forms import note
 
 # Value and gradient of wkv6 / wkv7, B 8, T 256, 4 heads of 64, two CPU cores: chunks of 16 in
 # blocks of 4 take 61 / 96 ms, of 8 76 / 105, of 16 108 / -; chunks of 32 94 / 267, of 64 260 / -.
@@ -17,6 +20,57 @@ import jax.numpy as jnp
 # unmeasured.
 CHUNK, BLOCK = 16, 4
 SHORTEST = 64  # fewer tokens take the scan over them, the smaller program to compile
+
+
+def run(name: str, forms: dict, inputs, state_BHKJ, starts_BT, implementation: str):
+  """The form of a recurrence that was asked for, in float32; outputs in the fourth input's dtype,
+  which are the values."""
+  length, dtype = inputs[0].shape[1], inputs[3].dtype
+  if starts_BT is None:
+    starts_BT = jnp.zeros(inputs[0].shape[:2], bool)
+  if implementation == "auto":
+    implementation = "chunked" if length >= SHORTEST else "reference"
+  if implementation not in forms:
+    raise unknown(f"implementation of {name}", implementation, ("auto", *forms))
+  inputs = (x.astype(jnp.float32) for x in inputs)
+  y_BTHJ, state_BHKJ = forms[note(name, implementation)](*inputs, state_BHKJ, starts_BT)
+  return y_BTHJ.astype(dtype), state_BHKJ
+
+
+def scan_chunks(chunk: Callable, inputs, state_BHKJ):
+  """Runs chunk(state, its inputs) -> (state, y) from chunk to chunk; the backward pass keeps only
+  the states between them. Returns y_BTHJ and the last state."""
+  steps = [in_chunks(x, CHUNK) for x in inputs]
+  chunk = jax.checkpoint(chunk, prevent_cse=False)
+  state_BHKJ, y_NBHCJ = jax.lax.scan(chunk, state_BHKJ, steps)
+  return out_of_chunks(y_NBHCJ, inputs[0].shape[1]), state_BHKJ
+
+
+class Borders:
+  """What the documents of a chunk, and the decays since its start, leave of what came before.
+
+  Attributes:
+    same_B1CC: whether two positions are in one document.
+    from_state_B1C1: whether a position is in the document of the state before the chunk.
+    summed_BHCK: log decays from the chunk's start to each position, its own included.
+  """
+
+  def __init__(self, log_decay_BHCK, starts_BC):
+    document_BC = jnp.cumsum(starts_BC, axis=-1)  # 0: that of the state
+    self.same_B1CC = (document_BC[:, :, None] == document_BC[:, None, :])[:, None]
+    self.from_state_B1C1 = (document_BC == 0)[:, None, :, None]
+    self.summed_BHCK = jnp.cumsum(log_decay_BHCK, axis=-2)
+
+  def kept(self, state_BHKJ):
+    """What is left of the state at the chunk's end."""
+    last_BH1K = jnp.exp(self.summed_BHCK[..., -1:, :])
+    kept_BH1K = jnp.where(self.from_state_B1C1[:, :, -1:], last_BH1K, 0)
+    return kept_BH1K.swapaxes(-1, -2) * state_BHKJ
+
+  def added(self, k_BHCK, left_BHCK, v_BHCJ):
+    """What the chunk's keys and values leave at its end, `left_BHCK` of each."""
+    left_BHCK = jnp.where(self.same_B1CC[:, :, -1, :, None], left_BHCK, 0)
+    return jnp.einsum("bhck,bhcj->bhkj", k_BHCK * left_BHCK, v_BHCJ)
 
 
 def in_chunks(x_BT: jax.Array, size: int) -> jax.Array:

@@ -9,17 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from llm_jax.errors import unknown
-from llm_jax.ops.decayed_products import (
-  CHUNK,
-  SHORTEST,
-  decayed_products,
-  earlier,
-  in_chunks,
-  later,
-  out_of_chunks,
-)
-from llm_jax.ops.forms import note
+from llm_jax.ops.decayed_products import Borders, decayed_products, earlier, later, run, scan_chunks
 
 
 def _reference(r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, bonus_HK, state_BHKJ, starts_BT):
@@ -41,30 +31,20 @@ def _reference(r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, bonus_HK, state_BHKJ, sta
 def _chunk(bonus_HK, state_BHKJ, at):
   """All tokens of a chunk at once, from the state before it."""
   r_BHCK, log_decay_BHCK, k_BHCK, v_BHCJ, starts_BC = at
-  summed_BHCK = jnp.cumsum(log_decay_BHCK, axis=-2)
-  document_BC = jnp.cumsum(starts_BC, axis=-1)  # 0: that of the state
-  same_BCC = document_BC[:, :, None] == document_BC[:, None, :]
+  borders = Borders(log_decay_BHCK, starts_BC)
   # A token's query decays by what stands before it: as if it were its predecessor's.
   p_XYBHCC, left_BHCK = decayed_products(later(r_BHCK)[None], k_BHCK[None], jnp.exp(log_decay_BHCK))
-  p_BHCC = jnp.where(same_BCC[:, None], earlier(p_XYBHCC[0, 0]), 0)
-  y_BHCJ = p_BHCC @ v_BHCJ
+  y_BHCJ = jnp.where(borders.same_B1CC, earlier(p_XYBHCC[0, 0]), 0) @ v_BHCJ
   y_BHCJ += (r_BHCK * bonus_HK[None, :, None] * k_BHCK).sum(-1, keepdims=True) * v_BHCJ
-  from_state_B1C1 = (document_BC == 0)[:, None, :, None]
-  y_BHCJ += jnp.where(from_state_B1C1, r_BHCK * jnp.exp(earlier(summed_BHCK)), 0) @ state_BHKJ
-  left_BHCK = jnp.where(same_BCC[:, -1][:, None, :, None], left_BHCK, 0)
-  last_BH1K = jnp.exp(summed_BHCK[..., -1:, :])
-  kept_BHK1 = jnp.where(from_state_B1C1[:, :, -1:], last_BH1K, 0).swapaxes(-1, -2)
-  added_BHKJ = jnp.einsum("bhck,bhcj->bhkj", k_BHCK * left_BHCK, v_BHCJ)
-  return kept_BHK1 * state_BHKJ + added_BHKJ, y_BHCJ
+  before_BHCK = r_BHCK * jnp.exp(earlier(borders.summed_BHCK))
+  y_BHCJ += jnp.where(borders.from_state_B1C1, before_BHCK, 0) @ state_BHKJ
+  return borders.kept(state_BHKJ) + borders.added(k_BHCK, left_BHCK, v_BHCJ), y_BHCJ
 
 
 def _chunked(r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, bonus_HK, state_BHKJ, starts_BT):
-  """Matrix products inside chunks, a scan from chunk to chunk that keeps only their states."""
+  """Matrix products inside chunks, a scan from chunk to chunk."""
   inputs = (r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, starts_BT.astype(jnp.int32))
-  steps = [in_chunks(x, CHUNK) for x in inputs]
-  chunk = jax.checkpoint(functools.partial(_chunk, bonus_HK), prevent_cse=False)
-  state_BHKJ, y_NBHCJ = jax.lax.scan(chunk, state_BHKJ, steps)
-  return out_of_chunks(y_NBHCJ, r_BTHK.shape[1]), state_BHKJ
+  return scan_chunks(functools.partial(_chunk, bonus_HK), inputs, state_BHKJ)
 
 
 _FORMS = {"reference": _reference, "chunked": _chunked}
@@ -100,17 +80,9 @@ def wkv6(
   Source: Peng et al. 2024, arXiv:2404.05892; the PyPI package rwkv 0.8.32, rwkv/model.py
   (att_seq_v5_2, att_seq_v6_0).
   """
-  if starts_BT is None:
-    starts_BT = jnp.zeros(r_BTHK.shape[:2], bool)
   if real_BT is not None:
     real_BT11 = real_BT[:, :, None, None]
     log_decay_BTHK = jnp.where(real_BT11, log_decay_BTHK, 0)
     k_BTHK = jnp.where(real_BT11, k_BTHK, 0)
-  if implementation == "auto":
-    implementation = "chunked" if r_BTHK.shape[1] >= SHORTEST else "reference"
-  if implementation not in _FORMS:
-    raise unknown("implementation of wkv6", implementation, ("auto", *_FORMS))
   inputs = (r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, bonus_HK)
-  inputs = (x.astype(jnp.float32) for x in inputs)
-  y_BTHJ, state_BHKJ = _FORMS[note("wkv6", implementation)](*inputs, state_BHKJ, starts_BT)
-  return y_BTHJ.astype(v_BTHJ.dtype), state_BHKJ
+  return run("wkv6", _FORMS, inputs, state_BHKJ, starts_BT, implementation)

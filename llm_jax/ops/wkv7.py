@@ -7,17 +7,7 @@ chunk.
 import jax
 import jax.numpy as jnp
 
-from llm_jax.errors import unknown
-from llm_jax.ops.decayed_products import (
-  CHUNK,
-  SHORTEST,
-  decayed_products,
-  earlier,
-  in_chunks,
-  later,
-  out_of_chunks,
-)
-from llm_jax.ops.forms import note
+from llm_jax.ops.decayed_products import Borders, decayed_products, earlier, later, run, scan_chunks
 
 
 def _reference(r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, a_BTHK, b_BTHK, state, starts_BT):
@@ -77,35 +67,27 @@ def _chunk(state_BHKJ, at):
   triangular system. Solved, it is as if the chunk only added outer products (the WY form).
   """
   r_BHCK, log_decay_BHCK, k_BHCK, v_BHCJ, a_BHCK, b_BHCK, starts_BC = at
-  summed_BHCK = jnp.cumsum(log_decay_BHCK, axis=-2)
-  document_BC = jnp.cumsum(starts_BC, axis=-1)  # 0: that of the state
-  same_BCC = document_BC[:, :, None] == document_BC[:, None, :]
-  from_state_B1C1 = (document_BC == 0)[:, None, :, None]
+  borders = Borders(log_decay_BHCK, starts_BC)
   # a reads before the token's own decay: as if it were its predecessor's.
   queries, keys = jnp.stack([later(a_BHCK), r_BHCK]), jnp.stack([b_BHCK, k_BHCK])
   p, left_BHCK = decayed_products(queries, keys, jnp.exp(log_decay_BHCK))
   (ab_BHCC, ak_BHCC), (rb_BHCC, rk_BHCC) = jnp.where(
-    same_BCC[:, None], p.at[0].set(earlier(p[0])), 0
+    borders.same_B1CC, p.at[0].set(earlier(p[0])), 0
   )
-  before_BHCK = jnp.where(from_state_B1C1, a_BHCK * jnp.exp(earlier(summed_BHCK)), 0)
+  seen, summed_BHCK = borders.from_state_B1C1, borders.summed_BHCK
+  before_BHCK = jnp.where(seen, a_BHCK * jnp.exp(earlier(summed_BHCK)), 0)
   read_BHCJ = unit_inverse(ab_BHCC) @ (before_BHCK @ state_BHKJ + ak_BHCC @ v_BHCJ)
-  after_BHCK = jnp.where(from_state_B1C1, r_BHCK * jnp.exp(summed_BHCK), 0)
+  after_BHCK = jnp.where(seen, r_BHCK * jnp.exp(summed_BHCK), 0)
   y_BHCJ = after_BHCK @ state_BHKJ + rb_BHCC @ read_BHCJ + rk_BHCC @ v_BHCJ
-  left_BHCK = jnp.where(same_BCC[:, -1][:, None, :, None], left_BHCK, 0)
-  last_BH1K = jnp.exp(summed_BHCK[..., -1:, :])
-  kept_BHK1 = jnp.where(from_state_B1C1[:, :, -1:], last_BH1K, 0).swapaxes(-1, -2)
-  added_BHKJ = jnp.einsum("bhck,bhcj->bhkj", b_BHCK * left_BHCK, read_BHCJ)
-  added_BHKJ += jnp.einsum("bhck,bhcj->bhkj", k_BHCK * left_BHCK, v_BHCJ)
-  return kept_BHK1 * state_BHKJ + added_BHKJ, y_BHCJ
+  added_BHKJ = borders.added(b_BHCK, left_BHCK, read_BHCJ)
+  added_BHKJ += borders.added(k_BHCK, left_BHCK, v_BHCJ)
+  return borders.kept(state_BHKJ) + added_BHKJ, y_BHCJ
 
 
 def _chunked(r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, a_BTHK, b_BTHK, state, starts_BT):
-  """Matrix products inside chunks, a scan from chunk to chunk that keeps only their states."""
+  """Matrix products inside chunks, a scan from chunk to chunk."""
   inputs = (r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, a_BTHK, b_BTHK, starts_BT.astype(jnp.int32))
-  steps = [in_chunks(x, CHUNK) for x in inputs]
-  chunk = jax.checkpoint(_chunk, prevent_cse=False)
-  state, y_NBHCJ = jax.lax.scan(chunk, state, steps)
-  return out_of_chunks(y_NBHCJ, r_BTHK.shape[1]), state
+  return scan_chunks(_chunk, inputs, state)
 
 
 _FORMS = {"reference": _reference, "chunked": _chunked}
@@ -143,19 +125,10 @@ def wkv7(
   Source: Peng et al. 2025, arXiv:2503.14456; the PyPI package rwkv 0.8.32, rwkv/model.py
   (RWKV_x070_TMix_one; there S is transposed).
   """
-  if starts_BT is None:
-    starts_BT = jnp.zeros(r_BTHK.shape[:2], bool)
   if real_BT is not None:
     real_BT11 = real_BT[:, :, None, None]
     log_decay_BTHK, k_BTHK, b_BTHK = (
       jnp.where(real_BT11, x, 0) for x in (log_decay_BTHK, k_BTHK, b_BTHK)
     )
-  if implementation == "auto":
-    implementation = "chunked" if r_BTHK.shape[1] >= SHORTEST else "reference"
-  if implementation not in _FORMS:
-    raise unknown("implementation of wkv7", implementation, ("auto", *_FORMS))
   inputs = (r_BTHK, log_decay_BTHK, k_BTHK, v_BTHJ, a_BTHK, b_BTHK)
-  inputs = (x.astype(jnp.float32) for x in inputs)
-  form = _FORMS[note("wkv7", implementation)]
-  y_BTHJ, state_BHKJ = form(*inputs, state_BHKJ, starts_BT)
-  return y_BTHJ.astype(v_BTHJ.dtype), state_BHKJ
+  return run("wkv7", _FORMS, inputs, state_BHKJ, starts_BT, implementation)

@@ -23,12 +23,12 @@ from ml_collections import ConfigDict
 
 from llm_jax.config import CONFIG_VERSION
 from llm_jax.errors import UserError
+from llm_jax.writing import TEMPORARY, whole_file
 
 # What a resumed run may be asked to do otherwise: none of it changes a loss, a batch or a rate.
 _MAY_DIFFER = ("log.", "checkpoint.", "parallel.", "eval.every")
 # What may lie in a folder before its config.json is there: a launcher's log, a killed start.
 _NOT_FOREIGN = ("lock", "log")
-_TEMPORARY = ".writing-"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
 
 
@@ -37,22 +37,9 @@ class InUseError(UserError):
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes a file whole or not at all: a reader never sees half of it, whenever we die.
-
-  Raises:
-    UserError: the disk is full.
-  """
-  temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
-  with disk_errors(path.parent):
-    try:
-      with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-      os.replace(temporary, path)
-    except BaseException:
-      temporary.unlink(missing_ok=True)
-      raise
+  """Writes a file whole or not at all. Raises UserError if the disk is full."""
+  with disk_errors(path.parent), whole_file(path) as file:
+    file.write(text.encode())
 
 
 def write_json(path: Path, value) -> None:
@@ -147,7 +134,7 @@ def check(folder: Path, config: ConfigDict) -> None:
     foreign = sorted(
       entry.name
       for entry in folder.iterdir()
-      if entry.name not in _NOT_FOREIGN and not entry.name.startswith(_TEMPORARY)
+      if entry.name not in _NOT_FOREIGN and not entry.name.startswith(TEMPORARY)
     )
     if foreign:
       raise UserError(
