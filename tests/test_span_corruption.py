@@ -22,10 +22,9 @@ from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.models import build
 from llm_jax.models.spec import model_config
 from llm_jax.objectives import span_corruption
-from llm_jax.objectives.span_corruption import SENTINELS
 from llm_jax.training import loop
 
-V, FIRST = 1000, 999  # the first sentinel is the last id
+V, SENTINELS, FIRST = 1000, 100, 999  # the first sentinel is the last id
 NAMED = tuple((f"<extra_id_{i}>", FIRST - i) for i in range(SENTINELS))
 VOCABULARY = Vocabulary(V, (("<end>", 0), *NAMED))
 transform = functools.partial(span_corruption.transform, vocabulary=VOCABULARY)

@@ -11,6 +11,7 @@ import functools
 import numpy as np
 
 from llm_jax.data import pipeline
+from llm_jax.data.special_tokens import MASK
 from llm_jax.data.tokenizers import Vocabulary
 
 # The same sums, over the chosen tokens.
@@ -20,7 +21,6 @@ __all__ = ["HEAD", "KINDS", "SPECIAL_TOKENS", "count", "loss", "target_length", 
 
 KINDS = ("encoder",)  # models it suits: one that looks back only cannot use what follows a gap
 HEAD = "masked_lm"  # the head it trains
-MASK = ("[MASK]", "<mask>")
 SPECIAL_TOKENS = (MASK,)
 
 CHOSEN = 0.15  # of a row's ordinary tokens

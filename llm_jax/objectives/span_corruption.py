@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm_jax.data import pipeline
+from llm_jax.data.special_tokens import SENTINELS
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.objectives.next_token import count, sums
 
@@ -25,9 +26,7 @@ __all__ = ["HEAD", "KINDS", "SPECIAL_TOKENS", "count", "loss", "target_length", 
 
 KINDS = ("encoder_decoder",)  # models it suits
 HEAD = "language_model"  # the head it trains
-SENTINELS = 100
-# The first sentinel has the highest id, as in the published vocabularies.
-SPECIAL_TOKENS = tuple((f"<extra_id_{i}>",) for i in reversed(range(SENTINELS)))
+SPECIAL_TOKENS = SENTINELS
 
 NOISE = 0.15  # of a text's tokens
 MEAN_SPAN = 3.0  # tokens
