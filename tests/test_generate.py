@@ -1,6 +1,6 @@
-"""Decoding: against the whole forward pass, in ragged batches, in pieces, in place; and sampling.
+"""Decoding: against the whole forward pass, in ragged batches, in pieces, in place.
 
-Legend: B batch, T position, N new token, V vocabulary.
+Legend: B batch, T position, N new token.
 """
 
 import functools
@@ -13,17 +13,10 @@ import numpy as np
 import pytest
 
 from llm_jax.errors import UserError
-from llm_jax.inference import sampling
-from llm_jax.inference.generate import (
-  Rule,
-  decode,
-  decoding_from,
-  generate,
-  initial_state,
-  prefill,
-  stream,
-  unstacked,
-)
+from llm_jax.inference.generate import generate, stream
+from llm_jax.inference.loop import decode, decoding_from
+from llm_jax.inference.reading import initial_state, prefill, unstacked
+from llm_jax.inference.rules import Rules
 from llm_jax.models.build import abstract_params, build
 from llm_jax.models.spec import model_config
 
@@ -103,7 +96,8 @@ def test_the_loop_stops_when_every_row_has_ended():
   model, params = made("rwkv4")
   end = generate(model, params, [[7]], max_new_tokens=1)[0][0]
   decoding = decoding_from(initial_state(model, 1, 16), [7])
-  decoding, tokens_BN = decode(model, params, decoding, Rule(), np.array([end]), 9, 16)
+  rules = Rules(ends_E=jnp.array([end]))
+  decoding, tokens_BN, _ = decode(model, params, decoding, rules, 9, 16)
   assert decoding.step == 1 and tokens_BN[0, :2].tolist() == [end, -1]
   assert list(stream(model, params, [[7]], chunk=2, eos_token_id=end)) == [[[end]]]
 
@@ -182,7 +176,7 @@ def test_with_a_tokenizer_text_goes_in_and_comes_out():
     ([[1]], {"method": "sample", "top_p": 1.5}, "top_p"),
     ([[1]], {"method": "sample", "top_k": -1}, "top_k must be at least 0"),
     ([[1]], {"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
-    ([[1]], {"num_return_sequences": 2}, "Use method='sample'"),
+    ([[1]], {"num_return_sequences": 2}, "Use method='sample' or"),
   ],
 )
 def test_a_mistake_is_told(prompts, options, message):
@@ -215,9 +209,8 @@ def inside_the_loop(text):
 def test_no_cache_and_no_weight_is_copied_for_a_token(batch):
   model, params = made("attention")
   decoding = decoding_from(initial_state(model, batch, 1024), [1] * batch)
-  end_E = np.array([-1], np.int32)
   params = unstacked(model, params)
-  compiled = decode.lower(model, params, decoding, Rule(), end_E, 8, 8).compile()
+  compiled = decode.lower(model, params, decoding, Rules(), 8, 8).compile()
   instructions = inside_the_loop(compiled.as_text())
   assert "dot(" in instructions
   copied = re.findall(r"= \w+\[([\d,]*)\]\S* (?:copy|slice|transpose)\(", instructions)
@@ -233,49 +226,3 @@ def test_prefill_in_chunks_is_prefill_at_once():
   state = initial_state(model, 2, 1024)
   whole = model.apply({"params": params}, tokens_BT, segments=segments_BT, state=state).state
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), chunked, whole)
-
-
-LOGITS = np.array(
-  [[0.5, -1.0, 2.0, 2.0, 0.0, -3.0], [3.0, 0.1, 0.2, 0.3, 0.4, 0.5], [0.0] * 6], np.float32
-)
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 5, 6, 9])
-def test_top_k_keeps_what_fewer_than_k_tokens_beat(k):
-  kept_BV = np.asarray(sampling.keep_top_k(LOGITS, k))
-  for row, kept in zip(LOGITS, kept_BV, strict=True):
-    expected = [x if sum(y > x for y in row) < k else -np.inf for x in row]
-    np.testing.assert_array_equal(kept, np.float32(expected))
-
-
-@pytest.mark.parametrize("p", [1e-6, 0.3, 0.6, 0.9, 0.999, 1.0])
-def test_top_p_keeps_what_is_not_beaten_by_p_already(p):
-  kept_BV = np.asarray(sampling.keep_top_p(LOGITS, p))
-  assert np.isfinite(kept_BV).any(1).all()
-  for row, kept in zip(LOGITS, kept_BV, strict=True):
-    probability = np.exp(row) / np.exp(row).sum()
-    for x, got in zip(row, kept, strict=True):
-      # Of equal tokens the first one counts: with it, all of them are kept.
-      assert np.isfinite(got) == (probability[row > x].sum() < p)
-
-
-@pytest.mark.parametrize(
-  ("options", "weights"),
-  [
-    ({"temperature": 1.0}, lambda p: p),
-    ({"temperature": 0.5}, lambda p: p**2),
-    ({"temperature": 1.0, "top_k": 3}, lambda p: p * (p >= np.sort(p)[-3])),
-    ({"temperature": 2.0, "top_p": 0.6}, lambda p: p**0.5 * (np.arange(6) < 3)),
-  ],
-)
-def test_draws_follow_the_distribution(options, weights):
-  probability = np.array([0.3, 0.25, 0.2, 0.15, 0.07, 0.03])
-  draws = 20_000
-  logits_BV = jnp.broadcast_to(jnp.log(probability), (draws, 6))
-  keys = jax.random.split(jax.random.key(3), draws)
-  counts = np.bincount(sampling.sample(keys, logits_BV, **options), minlength=6)
-  expected = weights(probability) / weights(probability).sum() * draws
-  assert (counts[expected == 0] == 0).all()
-  kept = expected > 0
-  chi_squared = ((counts - expected)[kept] ** 2 / expected[kept]).sum()
-  assert chi_squared < 20.5  # one in a thousand at five degrees of freedom

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from llm_jax.errors import UserError
-from llm_jax.inference.generate import generate, padded, read_sources, stream
+from llm_jax.inference.generate import generate, stream
+from llm_jax.inference.reading import padded, read_sources
 from llm_jax.models.build import abstract_params, build
 from llm_jax.models.spec import model_config
 

@@ -14,15 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm_jax.analysis.counts import state_bytes
-from llm_jax.inference.generate import (
-  Rule,
-  decode,
-  decoding_from,
-  initial_state,
-  padded,
-  prefill,
-  unstacked,
-)
+from llm_jax.inference.loop import decode, decoding_from
+from llm_jax.inference.reading import initial_state, padded, prefill, unstacked
+from llm_jax.inference.rules import Rules
 from llm_jax.models.build import abstract_params, build
 
 _REPEATS = 3
@@ -108,8 +102,8 @@ class _Trial:
 
   def _write(self, state, limit=None):
     decoding = decoding_from(state, self._tokens_BT[:, 0])
-    no_end_E, limit = np.array([-1], np.int32), limit or self.tokens
-    return decode(self._model, self._blocks, decoding, Rule(), no_end_E, limit, self.tokens)
+    limit = limit or self.tokens
+    return decode(self._model, self._blocks, decoding, Rules(), limit, self.tokens)
 
 
 def _time(prepare: Callable, run: Callable) -> tuple[float, object]:

@@ -5,6 +5,47 @@ Legend: B batch, V vocabulary.
 
 import jax
 import jax.numpy as jnp
+from flax import struct
+
+
+def likeliest(logits_BV):
+  """The token of the largest logit, the first of equal ones; int32 (B,)."""
+  return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+
+
+@struct.dataclass
+class Draw:
+  """How to sample: from softmax(logits / temperature), cut to the top k, then to the top p, then
+  by min p. Numbers are traced; a cut that is None keeps all and costs nothing.
+
+  Attributes:
+    temperature: above 0; toward 0 the likeliest token always wins.
+    top_k, top_p, min_p: as of the functions below.
+  """
+
+  temperature: jax.Array
+  top_k: jax.Array | None = None
+  top_p: jax.Array | None = None
+  min_p: jax.Array | None = None
+
+  def __call__(self, key_B, logits_BV):
+    """One token a row, int32 (B,).
+
+    Args:
+      key_B: a random key for each row, so that no row's draw depends on the others.
+      logits_BV: any float type; -inf is never drawn.
+    """
+    logits_BV = logits_BV.astype(jnp.float32)
+    # The largest is 0 first: divided by a temperature near 0 it would be infinite.
+    logits_BV = (logits_BV - logits_BV.max(axis=-1, keepdims=True)) / self.temperature
+    for keep, limit in (
+      (keep_top_k, self.top_k),
+      (keep_top_p, self.top_p),
+      (keep_min_p, self.min_p),
+    ):
+      if limit is not None:
+        logits_BV = keep(logits_BV, limit)
+    return jax.vmap(jax.random.categorical)(key_B, logits_BV).astype(jnp.int32)
 
 
 def keep_top_k(logits_BV, k):
@@ -40,21 +81,14 @@ def keep_top_p(logits_BV, p):
   return jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
 
 
-def sample(key_B, logits_BV, temperature, top_k=None, top_p=None):
-  """One token a row from softmax(logits / temperature), cut to the top k, then to the top p.
+def keep_min_p(logits_BV, p):
+  """The tokens at least p times as likely as the likeliest, all others -inf.
 
   Args:
-    key_B: a random key for each row, so that no row's draw depends on the others.
-    logits_BV: any float type.
-    temperature: above 0, possibly traced; toward 0 the likeliest token always wins.
-    top_k, top_p: as above; None keeps all and costs no sort.
+    logits_BV: float32; -inf is allowed.
+    p: in [0, 1], possibly traced; 0 keeps all, 1 the likeliest.
 
-  Returns:
-    int32 (B,).
+  Source: Nguyen et al. 2024, arXiv:2407.01082, section 3.
   """
-  logits_BV = logits_BV.astype(jnp.float32) / temperature
-  if top_k is not None:
-    logits_BV = keep_top_k(logits_BV, top_k)
-  if top_p is not None:
-    logits_BV = keep_top_p(logits_BV, top_p)
-  return jax.vmap(jax.random.categorical)(key_B, logits_BV).astype(jnp.int32)
+  largest_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
+  return jnp.where(logits_BV >= largest_B1 + jnp.log(p), logits_BV, -jnp.inf)

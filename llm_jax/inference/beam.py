@@ -1,0 +1,198 @@
+"""Beam search: the likeliest sequences that a beam of hypotheses finds, all of it on the device.
+
+A step of the beam reads one token of every open hypothesis, looks at all of their continuations at
+once, and keeps the best. What has ended waits apart, as many as the beam is wide. A state is an
+ordinary pytree, rows first, so hypotheses that change places take their states along by `jnp.take`.
+
+Legend: B prompt, K beam, R row (all beams of all prompts), C candidate, N new token, V vocabulary.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from llm_jax.inference.reading import read_one
+from llm_jax.inference.rules import History, Rules
+
+_EMPTY = -jnp.inf  # the score of a place that holds no hypothesis
+
+
+@struct.dataclass
+class Ranking:
+  """How ended hypotheses are ranked, and when a prompt is done; the numbers are traced.
+
+  Attributes:
+    length_penalty: a sum of log-probabilities is divided by the length to this power.
+    first_come: whether a prompt is done as soon as its beam of ended hypotheses is full.
+    horizon: the length at which an open hypothesis is judged; 0: the length it has.
+  """
+
+  length_penalty: jax.Array
+  first_come: jax.Array
+  horizon: jax.Array
+
+  @classmethod
+  def of(cls, length_penalty: float, early_stopping: bool | str, max_new_tokens: int) -> "Ranking":
+    # Where length is no merit, a hypothesis is worth most now.
+    far = early_stopping == "never" and length_penalty > 0
+    return cls(
+      jnp.float32(length_penalty),
+      jnp.bool_(early_stopping is True),
+      jnp.int32(max_new_tokens if far else 0),
+    )
+
+  def worth(self, score, length):
+    return score / length.astype(jnp.float32) ** self.length_penalty
+
+  def still_open(self, open_B, best_B, ended_BK, length):
+    """Which prompts may still gain, by the score of their best open hypothesis."""
+    full_B = (ended_BK > _EMPTY).all(1)
+    judged = jnp.where(self.horizon > 0, self.horizon, length)
+    better_B = self.worth(best_B, judged) > ended_BK.min(1)
+    return open_B & (best_B > _EMPTY) & (~full_B | (better_B & ~self.first_come))
+
+
+@struct.dataclass
+class Hypotheses:
+  """K sequences of each prompt, the best first.
+
+  Attributes:
+    score_BK: of open ones the sum of log-probabilities, of ended ones their worth.
+    tokens_BKN: int32, -1 behind the last.
+    log_probs_BKN: the model's own of each token, before any rule; None if nobody asks.
+  """
+
+  score_BK: jax.Array
+  tokens_BKN: jax.Array
+  log_probs_BKN: jax.Array | None
+
+  def best(self, count: int, score=None) -> tuple["Hypotheses", jax.Array]:
+    """The best by another score if it is given, and the places where they were."""
+    score_BC = self.score_BK if score is None else score
+    score_BK, places_BK = jax.lax.top_k(score_BC, count)
+    return self.at(places_BK).replace(score_BK=score_BK), places_BK
+
+  def at(self, places_BK) -> "Hypotheses":
+    return jax.tree.map(lambda a: jax.vmap(lambda row, places: row[places])(a, places_BK), self)
+
+  def beside(self, others: "Hypotheses") -> "Hypotheses":
+    return jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), self, others)
+
+
+@struct.dataclass
+class Search:
+  """Where a search stands between two tokens.
+
+  Attributes:
+    state, history: of every row: beam k of prompt b is row b * K + k.
+    token_R: the last token of each row, not yet read.
+    running, ended: open hypotheses, and those that have ended.
+    open_B: prompts that may still gain.
+    step: tokens made so far.
+  """
+
+  state: struct.PyTreeNode
+  history: History | None
+  token_R: jax.Array
+  running: Hypotheses
+  ended: Hypotheses
+  open_B: jax.Array
+  step: jax.Array
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=("model", "beams", "size", "log_probs"),
+  donate_argnames=("state", "history"),
+)
+def search(
+  model,
+  params,
+  state,
+  token_R,
+  history: History | None,
+  rules: Rules,
+  ranking: Ranking,
+  limit,
+  *,
+  beams: int,
+  size: int,
+  log_probs: bool = False,
+) -> Hypotheses:
+  """The best `beams` sequences that the search ends with.
+
+  A hypothesis ends with an end token, if it is then among the best `beams` candidates of its
+  prompt, or with token number `limit`. Hypotheses that ended with less than the best possible worth
+  and empty places (score -inf) stand at the end.
+
+  Args:
+    model, params: the decoder, its parameters `unstacked`.
+    state, history: of `beams` equal rows for each prompt; used up.
+    token_R: the token of each row that comes next.
+    rules: what changes the log-probabilities; which tokens end a row.
+    ranking: of what has ended.
+    limit: tokens to make, at most `size`, traced.
+    beams: hypotheses of each prompt.
+    size: columns of the result.
+    log_probs: whether log-probabilities are wanted.
+
+  Source: Freitag & Al-Onaizan 2017, arXiv:1702.01806, section 2; length penalty and stopping as
+  transformers has them (generation/utils.py, `_beam_search`).
+  """
+  shape = token_R.shape[0] // beams, beams
+  tokens_BKN = jnp.full((*shape, size), -1, jnp.int32)
+  none = Hypotheses(
+    jnp.full(shape, _EMPTY), tokens_BKN, jnp.zeros((*shape, size)) if log_probs else None
+  )
+  one = none.replace(score_BK=none.score_BK.at[:, 0].set(0.0))  # or all beams would be the same
+  begin = Search(
+    state, history, token_R, one, none, jnp.ones(shape[:1], bool), jnp.zeros((), jnp.int32)
+  )
+  step = functools.partial(_step, model, params, rules, ranking, limit)
+  unfinished = lambda s: (s.step < limit) & s.open_B.any()
+  return jax.lax.while_loop(unfinished, step, begin).ended
+
+
+def _step(model, params, rules, ranking, limit, s: Search) -> Search:
+  """One more token of every open prompt."""
+  (batch, beams), length = s.running.score_BK.shape, s.step + 1
+  real_R = jnp.repeat(s.open_B, beams)
+  logits_RV, state = read_one(model, params, s.token_R, real_R, s.state)
+  candidates, parent_BC, token_BC = _candidates(rules, s, logits_RV)
+
+  ends_BC = rules.ends(token_BC) | (length == limit)
+  # Those behind the best `beams` are there for the next step only: they have yet to prove better.
+  counts_BC = ends_BC & (jnp.arange(ends_BC.shape[1]) < beams)[None] & s.open_B[:, None]
+  worth_BC = jnp.where(counts_BC, ranking.worth(candidates.score_BK, length), _EMPTY)
+  ended, _ = s.ended.beside(candidates.replace(score_BK=worth_BC)).best(beams)
+
+  running, places_BK = candidates.best(beams, jnp.where(ends_BC, _EMPTY, candidates.score_BK))
+  take = lambda a_BC: jnp.take_along_axis(a_BC, places_BK, axis=1)
+  rows_R = (jnp.arange(batch)[:, None] * beams + take(parent_BC)).reshape(-1)
+  moved = lambda tree: jax.tree.map(lambda a: jnp.take(a, rows_R, axis=0, mode="clip"), tree)
+  token_R = take(token_BC).reshape(-1)
+  history = None if s.history is None else moved(s.history).add(token_R)
+  open_B = ranking.still_open(s.open_B, running.score_BK[:, 0], ended.score_BK, length)
+  return Search(moved(state), history, token_R, running, ended, open_B, length)
+
+
+def _candidates(rules: Rules, s: Search, logits_RV):
+  """The best continuations of all beams together, the beam each comes from, and its last token:
+  so many that, whatever ends, there are enough to go on with."""
+  (batch, beams), vocabulary = s.running.score_BK.shape, logits_RV.shape[-1]
+  log_probs_RV = jax.nn.log_softmax(logits_RV.astype(jnp.float32))
+  ruled_BKV = rules.apply(log_probs_RV, s.history, s.step).reshape(batch, beams, vocabulary)
+  total_BKV = s.running.score_BK[..., None] + ruled_BKV
+  ends = 1 if rules.ends_E is None else rules.ends_E.shape[0]
+  count = min((1 + ends) * beams, beams * vocabulary)
+  score_BC, flat_BC = jax.lax.top_k(total_BKV.reshape(batch, -1), count)
+  parent_BC, token_BC = flat_BC // vocabulary, flat_BC % vocabulary
+  found = s.running.at(parent_BC)
+  tokens_BCN = found.tokens_BKN.at[..., s.step].set(token_BC)
+  log_probs_BCN = found.log_probs_BKN
+  if log_probs_BCN is not None:
+    each_BC = jnp.take_along_axis(log_probs_RV.reshape(batch, -1), flat_BC, axis=1)
+    log_probs_BCN = log_probs_BCN.at[..., s.step].set(each_BC)
+  return Hypotheses(score_BC, tokens_BCN, log_probs_BCN), parent_BC, token_BC
