@@ -30,10 +30,12 @@ def base() -> ConfigDict:
       "dtype": "float32",  # compute type; parameters and optimizer state stay float32
       "init_from": "",  # a run folder or checkpoint to take the parameters from
       "objective": "next_token",
+      "objective_options": {},  # the objective's fields, see `objectives`
       "model": {},
       "data": {
         "path": "",  # "": the embedded corpus; else a file, a glob or datasets:NAME
         "mixture": (),  # ((path, weight), ...) instead of one path
+        "validation_path": "",  # "": a fraction of the above is held out
         "validation_fraction": 0.05,  # of the documents
         "pack": True,  # several documents in a row; False: one document a row, padded
       },

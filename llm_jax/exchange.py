@@ -1,8 +1,6 @@
 """Published checkpoints as run folders, and run folders as published checkpoints."""
 
 import contextlib
-import importlib
-import pkgutil
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,6 @@ import jax.numpy as jnp
 import tokenizers as tokenizers_package
 from tokenizers import decoders, models, pre_tokenizers
 
-import llm_jax.objectives
 from llm_jax.config import base
 from llm_jax.data import tokenizers
 from llm_jax.data.tokenizers import Tokenizer
@@ -123,12 +120,13 @@ def _config(spec: Spec, text: Tokenizer | None, folder: Path):
 
 
 def _objective(spec: Spec) -> str:
-  """The first objective that suits a model; "" for a model that none trains."""
-  for module in pkgutil.iter_modules(llm_jax.objectives.__path__):
-    found = importlib.import_module(f"llm_jax.objectives.{module.name}")
-    if spec.kind in found.KINDS and found.HEAD in spec.heads:
-      return module.name
-  return ""
+  """What trains a model of this kind on running text; "" without the head for it."""
+  objective, head = {
+    "decoder": ("next_token", "language_model"),
+    "encoder": ("masked_lm", "masked_lm"),
+    "encoder_decoder": ("span_corruption", "language_model"),
+  }[spec.kind]
+  return objective if head in spec.heads else ""
 
 
 def _save(folder: Path, config, params, text: Tokenizer | None) -> None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm_jax.objectives import next_token
+from llm_jax.objectives.next_token import NextToken
 from llm_jax.ops.cross_entropy import cross_entropy
 
 N, D, V = 64, 16, 512
@@ -54,11 +54,11 @@ def test_targets_never_cross_documents_and_padding_weighs_nothing():
     "segments": np.array([1, 1, 1, 2, 2, 3, 0, 0, 0]),
     "document_ids": np.array([7, 7, 7, 4, 4, 9, -1, -1, -1]),
   }
-  example = next_token.transform(row)
+  example = NextToken().transform(row)
   np.testing.assert_array_equal(example["weights"], [1, 1, 0, 1, 0, 0, 0, 0])
   np.testing.assert_array_equal(example["tokens"], np.arange(10, 18))
   np.testing.assert_array_equal(example["targets"], np.arange(11, 19))
   np.testing.assert_array_equal(example["segments"], [1, 1, 1, 2, 2, 3, 0, 0])
   batch = {name: x[None] for name, x in example.items()}
-  counts = next_token.count({name: np.concatenate([x, 0 * x]) for name, x in batch.items()})
+  counts = NextToken().count({name: np.concatenate([x, 0 * x]) for name, x in batch.items()})
   assert counts["tokens"] == 3 and counts["rows"] == 1

@@ -9,9 +9,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from llm_jax import config as config_schema
+from llm_jax import objective
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.models import build, spec
-from llm_jax.training import inputs, strategies
+from llm_jax.training import strategies
 from tests.parity.harness import quick_compilation
 
 FILES = sorted(config_schema.EXPERIMENTS.rglob("*.py"))
@@ -25,6 +26,22 @@ def config_of(name, mode="tiny"):
 
 MODELS = [name for name in NAMES if "model" in config_of(name)]
 DECODERS = [name for name in MODELS if config_of(name).model.kind == "decoder"]
+
+
+def parts_of(name):
+  """What a model is put together from: its kind, its layers, how it is trained."""
+  config = config_of(name)
+  layers = config.model.layers.items()
+  return config.model.kind, config.objective, *sorted({v.get("type", k) for k, v in layers})
+
+
+def first_of_its_parts():
+  """Experiments, those that put nothing new together marked as slow."""
+  seen = set()
+  for name in MODELS:
+    marks = [pytest.mark.slow] if parts_of(name) in seen else []
+    seen.add(parts_of(name))
+    yield pytest.param(name, marks=marks)
 
 
 def tiny_model(name, **model_options):
@@ -48,7 +65,7 @@ def test_every_experiment_has_the_shared_names(name):
   assert set(config_schema.base()) <= set(config) | own
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", first_of_its_parts())
 @quick_compilation()
 def test_one_device_pmap_and_mesh_give_one_loss_curve(name):
   """Three steps each: one device, pmap over eight, and 2 data x 2 fsdp x 2 tensor."""
@@ -63,14 +80,14 @@ def test_one_device_pmap_and_mesh_give_one_loss_curve(name):
     config = tiny_model(name)
     config.parallel.update(parallel)
     config.steps, config.schedule.warmup_fraction = 3, 0.0
-    objective = inputs.objective(config.objective)
-    vocabulary = Vocabulary.numbered(V, objective.SPECIAL_TOKENS)
-    strategy = strategies.make(config, build.build(config.model), objective, devices)
+    chosen = objective.make(config)
+    vocabulary = Vocabulary.numbered(V, chosen.SPECIAL_TOKENS)
+    strategy = strategies.make(config, build.build(config.model), chosen, devices)
     state = strategy.init(jax.random.PRNGKey(0))
     found = []
     for _ in range(3):
       examples = [
-        objective.transform({k: v[b] for k, v in rows.items()}, vocabulary) for b in range(8)
+        chosen.transform({k: v[b] for k, v in rows.items()}, vocabulary) for b in range(8)
       ]
       batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
       state, metrics = strategy.step(state, strategy.put(batch))

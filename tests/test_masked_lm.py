@@ -18,16 +18,18 @@ from ml_collections import ConfigDict
 
 from llm_jax import config as config_schema
 from llm_jax.data import pipeline, tokenizers
+from llm_jax.data.special_tokens import MASK
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.errors import UserError
 from llm_jax.evaluation.perplexity import evaluate
 from llm_jax.models import build
-from llm_jax.objectives import masked_lm
+from llm_jax.objectives.masked_lm import MaskedLm
 from llm_jax.training import inputs, loop
 
 V = 40
+OBJECTIVE = MaskedLm()
 VOCABULARY = Vocabulary(V, (("<end>", 0), ("[MASK]", 1)))
-transform = functools.partial(masked_lm.transform, vocabulary=VOCABULARY)
+transform = functools.partial(OBJECTIVE.transform, vocabulary=VOCABULARY)
 
 
 def row_of(tokens, padding=0, place=0):
@@ -125,18 +127,18 @@ def test_a_tokenizer_gets_a_mask_and_keeps_it_when_saved(name, tmp_path):
   config = ConfigDict({"name": name, "vocab_size": 265})
   text = ["the cat sat on the mat, and [MASK] stayed there"] * 3
   get = functools.partial(tokenizers.get, config, text, tmp_path)
-  plain, made = get(), get(special=masked_lm.SPECIAL_TOKENS)
+  plain, made = get(), get(special=OBJECTIVE.SPECIAL_TOKENS)
   made.save(tmp_path)
   for tokenizer in (made, tokenizers.load(tmp_path)):
     vocabulary = tokenizer.vocabulary
-    mask = vocabulary.id_of(masked_lm.MASK)
+    mask = vocabulary.id_of(MASK)
     assert {mask, tokenizer.end_id} == {index for _, index in vocabulary.special}
     assert mask not in tokenizer.encode(text[0])  # its name in a text is ordinary characters
     assert tokenizer.decode([mask, *tokenizer.encode("cat")]) == "cat"
     assert vocabulary.size == tokenizer.vocab_size == max(mask, tokenizer.end_id) + 1
   assert made.vocab_size == (265 if name == "bpe" else plain.vocab_size + 1)
   with pytest.raises(UserError, match="no special token"):
-    plain.vocabulary.id_of(masked_lm.MASK)
+    plain.vocabulary.id_of(MASK)
 
 
 def test_a_published_tokenizers_own_mask_is_taken(tmp_path):
@@ -147,9 +149,9 @@ def test_a_published_tokenizers_own_mask_is_taken(tmp_path):
   definition.add_special_tokens(["<unk>", "</s>", "<mask>"])
   definition.save(str(tmp_path / "tokenizer.json"))
   config = ConfigDict({"name": str(tmp_path), "vocab_size": 0})
-  made = tokenizers.get(config, [], special=masked_lm.SPECIAL_TOKENS)
+  made = tokenizers.get(config, [], special=OBJECTIVE.SPECIAL_TOKENS)
   assert made.vocab_size == 4 and made.end_id == 1
-  assert made.vocabulary.id_of(masked_lm.MASK) == 2
+  assert made.vocabulary.id_of(MASK) == 2
   assert {index for _, index in made.vocabulary.special} == {0, 1, 2}
 
 
@@ -164,13 +166,13 @@ def test_the_loss_is_the_mean_over_chosen_tokens_of_what_the_model_does_not_see(
   params = build.init_params(model, jax.random.key(0))
   examples = [transform(row_of(range(2, 40), 3)), transform(row_of(range(3, 40), 4))]
   batch = {k: jnp.stack([e[k] for e in examples]) for k in examples[0]}
-  sums, metrics = masked_lm.loss(model, params, batch, {}, train=False)
+  sums, metrics = OBJECTIVE.loss(model, params, batch, {}, train=False)
   logits = model.apply({"params": params}, batch["tokens"], segments=batch["segments"]).logits
   nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), batch["targets"][..., None], -1)[..., 0]
   chosen = batch["weights"] > 0
   assert 8 < chosen.sum() < 13
   np.testing.assert_allclose(sums["tokens"], nats[chosen].sum(), rtol=1e-5)
-  assert metrics["loss"][1] == masked_lm.count(batch)["tokens"] == chosen.sum()
+  assert metrics["loss"][1] == OBJECTIVE.count(batch)["tokens"] == chosen.sum()
 
 
 def test_a_run_trains_and_is_evaluated_as_it_was_at_its_end(tmp_path):

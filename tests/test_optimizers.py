@@ -9,7 +9,7 @@ from llm_jax import config as shared_config
 from llm_jax.errors import UserError
 from llm_jax.models import build
 from llm_jax.models.spec import model_config
-from llm_jax.objectives import next_token
+from llm_jax.objectives.next_token import NextToken
 from llm_jax.training import optimizers, schedules
 from llm_jax.training.step import initial_state, make_train_step
 
@@ -209,7 +209,7 @@ def test_the_program_is_the_same_for_every_learning_rate_seed_and_length():
       lambda key, schedule: initial_state(build.init_params(model, key), optimizer, key, schedule)
     )
     key = jax.random.PRNGKey(seed)
-    step = jax.jit(make_train_step(model, next_token, optimizer))
+    step = jax.jit(make_train_step(model, NextToken(), optimizer))
     state = jax.eval_shape(init, key, schedule)
     return init.lower(key, schedule).as_text(), step.lower(state, batch).as_text()
 

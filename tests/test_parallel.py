@@ -15,10 +15,11 @@ from llm_jax.errors import UserError
 from llm_jax.models import build
 from llm_jax.models.output import Output
 from llm_jax.models.spec import model_config
-from llm_jax.objectives import next_token
+from llm_jax.objectives.next_token import NextToken
 from llm_jax.training import optimizers, schedules, strategies
 from llm_jax.training.step import initial_state, make_train_step
 
+NEXT_TOKEN = NextToken()
 B, T, V = 16, 16, 64
 ONE, PMAP = {"devices": 1}, {"devices": 8}
 MESH = {"devices": 8, "strategy": "mesh", "data": 2, "fsdp": 2, "tensor": 2}
@@ -35,7 +36,7 @@ def batch_of(seed):
     segments[generator.integers(0, end + 1) : end] += 1
     tokens = generator.integers(0, V, T + 1)
     rows.append({"tokens": tokens, "segments": segments, "document_ids": segments})
-  examples = [next_token.transform(row) for row in rows]
+  examples = [NEXT_TOKEN.transform(row) for row in rows]
   return {name: np.stack([e[name] for e in examples]) for name in examples[0]}
 
 
@@ -50,7 +51,7 @@ def config_of(pattern=("mlp",), strategy="auto", accumulation=1, optimizer="adam
   return config
 
 
-def strategy_of(devices=8, objective=next_token, **options):
+def strategy_of(devices=8, objective=NEXT_TOKEN, **options):
   config = config_of(**options)
   model = build.build(config.model)
   return strategies.make(config, model, objective, jax.devices()[:devices])
@@ -133,7 +134,7 @@ def test_a_checkpoint_of_one_strategy_goes_on_under_another():
 def test_a_restored_state_follows_the_schedule_of_its_own_config():
   config = config_of()
   config.optimizer.learning_rate = 0.5
-  other = strategies.make(config, build.build(config.model), next_token)
+  other = strategies.make(config, build.build(config.model), NEXT_TOKEN)
   state = other.from_checkpoint(strategy_of().init(jax.random.PRNGKey(0)))
   assert float(state.schedule.peak) == 0.5
 
@@ -144,9 +145,9 @@ def test_a_step_is_traced_once_and_leaves_its_metrics_on_the_device(layout):
 
   def loss(*arguments, **options):
     traces.append(1)
-    return next_token.loss(*arguments, **options)
+    return NEXT_TOKEN.loss(*arguments, **options)
 
-  counted = types.SimpleNamespace(count=next_token.count, loss=loss)
+  counted = types.SimpleNamespace(count=NEXT_TOKEN.count, loss=loss)
   strategy = strategy_of(objective=counted, **layout)
   state, _ = train(strategy, [0])
   seen = len(traces)
@@ -166,7 +167,7 @@ def test_dropout_draws_anew_for_each_step_and_each_device():
   seen = {}
   for devices in (1, 8):
     strategy = strategies.make(
-      config, build.build(config.model), next_token, jax.devices()[:devices]
+      config, build.build(config.model), NEXT_TOKEN, jax.devices()[:devices]
     )
     state, losses = strategy.init(jax.random.PRNGKey(0)), []
     for _ in range(2):
@@ -248,8 +249,8 @@ def test_side_losses_are_a_mean_over_rows_with_tokens_beside_the_mean_over_token
   batch = {name: jnp.asarray(x) for name, x in batch_of(0).items()}
   model, rows = Balanced(), np.any(batch["segments"] > 0, axis=1)
   params = {"bias": jnp.zeros(V)}
-  sums, metrics = next_token.loss(model, params, batch, {}, train=True)
-  counts = next_token.count(batch)
+  sums, metrics = NEXT_TOKEN.loss(model, params, batch, {}, train=True)
+  counts = NEXT_TOKEN.count(batch)
   assert counts["rows"] == rows.sum() < B
   wanted = 3 * float(np.sum(batch["tokens"], axis=1)[rows].mean())
   np.testing.assert_allclose(sums["rows"] / counts["rows"], wanted, rtol=1e-6)
@@ -263,7 +264,7 @@ def test_side_losses_are_a_mean_over_rows_with_tokens_beside_the_mean_over_token
   state = initial_state(params, optimizer, jax.random.PRNGKey(0), schedule)
   after = {}
   for parts in (1, 4):
-    step = jax.jit(make_train_step(model, next_token, optimizer, accumulation=parts))
+    step = jax.jit(make_train_step(model, NEXT_TOKEN, optimizer, accumulation=parts))
     after[parts] = step(state, batch)[0].params["bias"]
   np.testing.assert_allclose(after[4], after[1], rtol=1e-5)
   rate = float(schedule(jnp.int32(0)))

@@ -21,13 +21,14 @@ from llm_jax.data import pipeline, tokenizers
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.models import build
 from llm_jax.models.spec import model_config
-from llm_jax.objectives import span_corruption
+from llm_jax.objectives.span_corruption import SpanCorruption, corrupt
 from llm_jax.training import loop
 
 V, SENTINELS, FIRST = 1000, 100, 999  # the first sentinel is the last id
 NAMED = tuple((f"<extra_id_{i}>", FIRST - i) for i in range(SENTINELS))
 VOCABULARY = Vocabulary(V, (("<end>", 0), *NAMED))
-transform = functools.partial(span_corruption.transform, vocabulary=VOCABULARY)
+OBJECTIVE = SpanCorruption()
+transform = functools.partial(OBJECTIVE.transform, vocabulary=VOCABULARY)
 
 
 def row_of(*documents, padding=0, place=0):
@@ -140,10 +141,10 @@ def test_a_resumed_run_cuts_what_it_would_have():
 
 def test_a_tokenizer_gets_sentinels_of_which_the_first_is_the_last_id():
   config = ConfigDict({"name": "byte"})
-  made = tokenizers.get(config, [], special=span_corruption.SPECIAL_TOKENS)
+  made = tokenizers.get(config, [], special=OBJECTIVE.SPECIAL_TOKENS)
   assert made.vocab_size == 257 + SENTINELS
   text = made.encode("abcdefghijklmnopqrstuvwxyz")
-  source, target = span_corruption.corrupt(text, made.vocabulary, np.random.RandomState(0))
+  source, target = corrupt(text, made.vocabulary, np.random.RandomState(0))
   assert target[0] == made.vocab_size - 1 and target[-1] == made.end_id
   assert set(source) & set(target) == {made.vocab_size - 1, made.end_id}
 
@@ -152,7 +153,7 @@ def test_a_begin_token_that_is_not_the_end_stands_before_each_source():
   vocabulary = Vocabulary(V, (("<end>", 0), ("<begin>", 1), *NAMED), 0, 1)
   row = row_of(range(2, 40), range(40, 50))
   row["tokens"][[0, 40]] = 1
-  example = span_corruption.transform(row, vocabulary)
+  example = OBJECTIVE.transform(row, vocabulary)
   found = list(pairs_of(example))
   assert [source[0] for source, _ in found] == [1, 1]
   texts = [restored(source[1:], target)[0] for source, target in found]
@@ -164,7 +165,7 @@ def test_the_flops_of_a_run_are_those_of_targets_as_short_as_they_are(tmp_path):
   run = loop.Run(config, tmp_path)
   batch = {name: x for name, x in next(run.batches.train).items() if name != "document_ids"}
   params = build.abstract_params(run.model)
-  loss = lambda params: span_corruption.loss(run.model, params, batch, {}, train=True)[0]["tokens"]
+  loss = lambda params: OBJECTIVE.loss(run.model, params, batch, {}, train=True)[0]["tokens"]
   tokens = config.batch_size * config.seq_len
   counted = flops(jax.value_and_grad(loss), params) / tokens
   assert run.flops_per_token == pytest.approx(counted, rel=0.05)
@@ -189,7 +190,7 @@ def test_a_target_begins_with_the_start_token_and_each_of_its_tokens_is_predicte
       return types.SimpleNamespace(logits=jnp.asarray(logits_BUV, jnp.float32)), {}
 
   batch = jax.tree.map(jnp.asarray, batch)
-  sums, metrics = span_corruption.loss(Model(), {}, batch, {}, train=False)
+  sums, metrics = OBJECTIVE.loss(Model(), {}, batch, {}, train=False)
   log_probs_UV = jax.nn.log_softmax(logits_BUV[0].astype(np.float32))
   nats_U = -log_probs_UV[np.arange(len(example["targets"])), example["targets"]]
   assert float(sums["tokens"]) == pytest.approx(float((nats_U * example["weights"]).sum()))
@@ -222,7 +223,7 @@ def test_packed_pairs_are_separate_pairs():
 
   @jax.jit
   def nats(batch):
-    return span_corruption.loss(model, params, batch, {}, train=False)[0]["tokens"]
+    return OBJECTIVE.loss(model, params, batch, {}, train=False)[0]["tokens"]
 
   def total(*examples):
     return float(nats({name: np.stack([e[name] for e in examples]) for name in packed}))

@@ -16,7 +16,7 @@ ORDER = (
   ("contract", "modules", "state_space"),
   ("layers",),
   ("models", "config"),
-  ("objectives", "data"),
+  ("objectives", "objective", "data"),
   ("training", "inference", "evaluation", "analysis"),
   ("interop",),
   ("exchange",),

@@ -11,6 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from llm_jax import config as config_schema
+from llm_jax import objective
 from llm_jax.analysis import byte_model, counts, matching, report, workers
 from llm_jax.data import tokenizers
 from llm_jax.errors import UserError
@@ -104,7 +105,7 @@ def _plan(config, command):
   text = inputs.load_text(config)
   train, validation = ([c for c, _ in part] for part in (text.train, text.validation))
   documents = [[d for c in part for d in c.documents] for part in (train, validation)]
-  special = inputs.objective(config.objective).SPECIAL_TOKENS
+  special = objective.make(config).SPECIAL_TOKENS
   tokenizer = tokenizers.get(config.tokenizer, text.train_documents, special=special)
   train_bytes = sum(c.num_bytes for c in train)
   return {
@@ -149,9 +150,9 @@ def _architecture(name, comparison, vocab_size):
   target, tolerance = comparison.compare.parameters, comparison.compare.tolerance
   config.model = matching.match_width(config.model, target, tolerance)
   model = build.build(config.model, config.dtype)
-  objective = inputs.objective(config.objective)
-  strategies.make(config, model, objective)  # refuses what cannot run
-  targets = objective.target_length(config.seq_len)
+  chosen = objective.make(config)
+  strategies.make(config, model, chosen)  # refuses what cannot run
+  targets = chosen.target_length(config.seq_len)
   return {
     "name": name,
     "title": path.read_text().split('"""')[1].partition(":")[0],

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from llm_jax import objective
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.models import build
-from llm_jax.training import inputs, optimizers, schedules
+from llm_jax.training import optimizers, schedules
 from llm_jax.training.step import initial_state, make_train_step
 
 _STEPS = 7  # timed, after two that warm up
@@ -29,7 +30,7 @@ def measure_training(config: ConfigDict) -> dict[str, float]:
     memory_bytes: the compiled step's arguments, results and temporaries together.
   """
   model = build.build(config.model, config.dtype)
-  objective = inputs.objective(config.objective)
+  chosen = objective.make(config)
   params = build.init_params(model, jax.random.key(0))
   optimizer = optimizers.make(
     config.optimizer, params, build.param_axes(model), build.undecayed(model)
@@ -37,8 +38,8 @@ def measure_training(config: ConfigDict) -> dict[str, float]:
   schedule = schedules.make(config.schedule, config.optimizer.learning_rate, config.steps)
   begin = lambda params: initial_state(params, optimizer, jax.random.PRNGKey(0), schedule)
   state = jax.jit(begin)(params)  # jitted: a donated state may not hold one buffer twice
-  batch = _random_batch(config, objective)
-  step = jax.jit(make_train_step(model, objective, optimizer), donate_argnums=0)
+  batch = _random_batch(config, chosen)
+  step = jax.jit(make_train_step(model, chosen, optimizer), donate_argnums=0)
   compiled = step.lower(state, batch).compile()
   seconds = []
   for _ in range(_STEPS + 2):
@@ -53,7 +54,7 @@ def measure_training(config: ConfigDict) -> dict[str, float]:
   }
 
 
-def _random_batch(config, objective):
+def _random_batch(config, chosen):
   """A batch of whole rows, one document each, as the objective wants it."""
   shape = (config.batch_size, config.seq_len + 1)
   rows = {
@@ -61,9 +62,9 @@ def _random_batch(config, objective):
     "segments": np.ones(shape, np.int32),
     "document_ids": np.zeros(shape, np.int32),
   }
-  vocabulary = Vocabulary.numbered(config.model.vocab_size, objective.SPECIAL_TOKENS)
+  vocabulary = Vocabulary.numbered(config.model.vocab_size, chosen.SPECIAL_TOKENS)
   examples = [
-    objective.transform({k: v[b] for k, v in rows.items()}, vocabulary) for b in range(shape[0])
+    chosen.transform({k: v[b] for k, v in rows.items()}, vocabulary) for b in range(shape[0])
   ]
   del examples[0]["document_ids"]
   return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

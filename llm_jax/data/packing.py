@@ -1,4 +1,4 @@
-"""Rows of fixed length over documents joined end to end.
+"""Rows of fixed length: over documents joined end to end, or made by an objective.
 
 A document comes framed by its tokenizer: `begin t1 .. tn end`. It thus has n + 1 pairs of an input
 and the token after it, whose targets are t1 .. tn and the closing end. Documents keep both ends of
@@ -72,8 +72,15 @@ class Rows:
   def __len__(self) -> int:
     return int(self._first_row_D[-1])
 
-  def read(self, rows_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """tokens and document numbers, both int32 (R, T + 1); padding is token 0 of document -1."""
+  @property
+  def num_documents(self) -> int:
+    return len(self.stream.ends_D)
+
+  def read(self, rows_R: np.ndarray) -> dict[str, np.ndarray]:
+    """tokens, segments and document_ids, each int32 (R, T + 1).
+
+    Segments are 1, 2, .. by document in the row. Padding is token 0, segment 0, document -1.
+    """
     sequence_R = np.searchsorted(self._first_row_D, rows_R, side="right") - 1
     start_R = self._first_token_D[sequence_R]
     start_R = start_R + (rows_R - self._first_row_D[sequence_R]) * self.seq_len
@@ -82,4 +89,30 @@ class Rows:
     place_RT = np.minimum(place_RT, self.num_tokens - 1)
     tokens_RT = np.where(real_RT, self.stream.tokens_N[place_RT], 0)
     documents_RT = np.searchsorted(self.stream.ends_D, place_RT, side="right")
-    return tokens_RT.astype(np.int32), np.where(real_RT, documents_RT, PADDING).astype(np.int32)
+    # A row's documents are neighbours in its stream, so their numbers count up by one.
+    segments_RT = np.where(real_RT, documents_RT - documents_RT[:, :1] + 1, 0)
+    return {
+      "tokens": tokens_RT.astype(np.int32),
+      "segments": segments_RT.astype(np.int32),
+      "document_ids": np.where(real_RT, documents_RT, PADDING).astype(np.int32),
+    }
+
+
+class Examples:
+  """Rows that an objective has made of labelled records, by number.
+
+  Args:
+    arrays: name -> (N, ...), "document_ids" among them; a row of zeros must count for nothing.
+  """
+
+  def __init__(self, arrays: dict[str, np.ndarray]):
+    self.arrays = arrays
+    self.num_documents = int(arrays["document_ids"].max(initial=PADDING)) + 1
+    self.num_tokens = int((arrays["tokens"] > 0).sum()) if "tokens" in arrays else len(self)
+
+  def __len__(self) -> int:
+    return len(self.arrays["document_ids"])
+
+  def read(self, rows_R: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays' rows of these numbers."""
+    return {name: array[rows_R] for name, array in self.arrays.items()}

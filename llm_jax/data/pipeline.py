@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 import grain
 import numpy as np
 
-from llm_jax.data.packing import PADDING, Rows, Stream, join
+from llm_jax.data.packing import PADDING, Examples, Rows, Stream, join
 from llm_jax.errors import UserError
 
 BUFFERED = 4  # batches made ahead of the step that takes them
 
 
 def make_iterator(
-  token_documents: Stream | Sequence,
+  token_documents: Stream | Examples | Sequence,
   *,
   batch_size: int,
   seq_len: int,
@@ -36,17 +36,17 @@ def make_iterator(
   """Batches of rows, made ahead in a thread.
 
   Args:
-    token_documents: framed documents (`Tokenizer.encode_documents`), or their `Stream`, or a
-      mixture: a list of (documents or Stream, weight). A mixture's sources are interleaved evenly
-      by weight; one that is through starts anew while the others go on.
+    token_documents: framed documents (`Tokenizer.encode_documents`), or their `Stream`, or the
+      `Examples` of an objective, or a mixture: a list of (one of these, weight). A mixture's
+      sources are interleaved evenly by weight; one that is through starts anew while the others
+      go on.
     batch_size: rows of the global batch. Process i of n gets the i-th n-th of them, so the order
       is the same for any number of processes.
     seq_len: pairs of a row; a stored row has one token more.
     seed: of the shuffles.
     pack: whether documents share rows; else each begins its own, and is cut when it is longer.
-    transform: the objective's: a row {"tokens", "segments", "document_ids"}, each int32 (T + 1),
-      to an example, a dict of arrays. Segments are 1, 2, .. by document in the row, 0 at padding;
-      document ids count through all sources, -1 at padding. The row's "key", uint32 (3,), is the
+    transform: the objective's: a row of a table (`Rows.read`, `Examples.read`) to an example, a
+      dict of arrays. Document ids count through all sources. The row's "key", uint32 (3,), is the
       seed and the row's place in the order: what is drawn from it is drawn anew each epoch, and
       the same after a resume and on any number of processes.
     process_index: this process's number.
@@ -61,10 +61,13 @@ def make_iterator(
   _check_sizes(batch_size, seq_len, process_index, process_count, epochs)
   sources = _sources(token_documents)
   weights = [weight for _, weight in sources]
-  tables = [Rows(stream, seq_len, pack) for stream, _ in sources]
+  tables = [
+    part if isinstance(part, Examples) else Rows(part, seq_len, pack) for part, _ in sources
+  ]
   for rows in tables:
     # A validation part may be short and its only row mostly padding; training on that is a slip.
-    if epochs is None and pack and rows.num_tokens < seq_len + 1:
+    short = isinstance(rows, Rows) and rows.num_tokens < seq_len + 1
+    if epochs is None and pack and short:
       raise UserError(
         f"The data holds {rows.num_tokens} tokens, less than one row of seq_len + 1 = "
         f"{seq_len + 1}. Give more text or a smaller seq_len."
@@ -82,7 +85,7 @@ def make_iterator(
     "epochs": epochs,
     "weights": weights,
     "tokens": [rows.num_tokens for rows in tables],
-    "documents": [len(rows.stream.ends_D) for rows in tables],
+    "documents": [rows.num_documents for rows in tables],
   }
   return BatchIterator(batches, identity)
 
@@ -127,8 +130,9 @@ class _Batches:
   def __init__(self, tables, order, seed: int, transform, batch_size: int, first: int, count: int):
     self._tables, self._order, self._seed, self._transform = tables, order, seed, transform
     self._batch_size, self._first, self._count = batch_size, first, count
-    documents = [len(rows.stream.ends_D) for rows in tables]
+    documents = [table.num_documents for table in tables]
     self._documents_before = np.cumsum([0, *documents[:-1]])
+    self._template = tables[0].read(np.zeros(0, np.int64))
 
   def __len__(self) -> int:
     return -(-len(self._order) // self._batch_size)
@@ -137,28 +141,22 @@ class _Batches:
     start = int(batch) * self._batch_size + self._first
     place_R = start + np.arange(self._count, dtype=np.int64)
     source_R, row_R = self._order.locate(place_R)
-    shape = (self._count, self._tables[0].seq_len + 1)
-    tokens_RT = np.zeros(shape, np.int32)
-    documents_RT = np.full(shape, PADDING, np.int32)
-    for index, rows in enumerate(self._tables):
+    parts = {name: self._padding(name, array) for name, array in self._template.items()}
+    for index, table in enumerate(self._tables):
       here_R = source_R == index
-      if here_R.any():
-        tokens_RT[here_R], own_RT = rows.read(row_R[here_R])
-        before = np.int32(self._documents_before[index])
-        documents_RT[here_R] = np.where(own_RT == PADDING, PADDING, own_RT + before)
-    # A row's documents are neighbours in its stream, so their numbers count up by one.
-    segments_RT = np.where(documents_RT == PADDING, 0, documents_RT - documents_RT[:, :1] + 1)
+      for name, found_R in (table.read(row_R[here_R]) if here_R.any() else {}).items():
+        if name == "document_ids":
+          found_R = np.where(found_R == PADDING, PADDING, found_R + self._documents_before[index])
+        parts[name][here_R] = found_R
     seed_R = np.full_like(place_R, self._seed)
-    key_R3 = np.stack([seed_R, place_R, place_R >> 32], axis=1).astype(np.uint32)
-    parts = {
-      "tokens": tokens_RT,
-      "segments": segments_RT,
-      "document_ids": documents_RT,
-      "key": key_R3,
-    }
+    parts["key"] = np.stack([seed_R, place_R, place_R >> 32], axis=1).astype(np.uint32)
     rows = [{name: part_R[r] for name, part_R in parts.items()} for r in range(self._count)]
     examples = [self._transform(row) for row in rows]
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+  def _padding(self, name: str, array: np.ndarray) -> np.ndarray:
+    value = PADDING if name == "document_ids" else 0
+    return np.full((self._count, *array.shape[1:]), value, array.dtype)
 
 
 class _Passes:
@@ -227,15 +225,15 @@ class _Shuffles:
     return random.permutation(self._counts[source])
 
 
-def _sources(token_documents) -> list[tuple[Stream, float]]:
-  if isinstance(token_documents, Stream):
+def _sources(token_documents) -> list[tuple[Stream | Examples, float]]:
+  if isinstance(token_documents, Stream | Examples):
     return [(token_documents, 1.0)]
   if not len(token_documents):
     raise UserError("The data holds no documents. Expected at least one.")
   if not isinstance(token_documents[0], tuple):
     return [(join(token_documents), 1.0)]
   sources = [
-    (part if isinstance(part, Stream) else join(part), float(weight))
+    (part if isinstance(part, Stream | Examples) else join(part), float(weight))
     for part, weight in token_documents
   ]
   for index, (_, weight) in enumerate(sources):

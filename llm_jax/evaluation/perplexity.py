@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from llm_jax import objective as objectives
 from llm_jax.data import corpora, pipeline
 from llm_jax.errors import UserError
 from llm_jax.training import inputs, runs
@@ -68,7 +69,7 @@ def evaluate(folder: Path | str, data: str | None = None, step: str = "latest") 
 
 def _score(run, documents) -> tuple[float, float, float]:
   """Sums over all tokens: nats, right guesses, tokens."""
-  config, objective = run.config, inputs.objective(run.config.objective)
+  config, objective = run.config, objectives.make(run.config)
   eval_step = jax.jit(make_eval_step(run.model, objective))
   batches = pipeline.make_iterator(
     documents,

@@ -1,6 +1,6 @@
 """The heads: what is read off the stream behind the stack.
 
-Legend: B batch, T position, D model, V vocabulary.
+Legend: B batch, T position, D model, V vocabulary, C classes.
 """
 
 import flax.linen as nn
@@ -17,9 +17,13 @@ class Heads(nn.Module):
 
   "language_model" and "masked_lm": float32 logits of every token of the vocabulary, (B, T, V).
   "pooler": tanh of a projection of the row's first token, (B, D). "next_sentence": two float32
-  logits of that, (B, 2).
+  logits of that, (B, 2). "classification": float32 logits of the classes, (B, C), of what
+  `spec.pooling` reads. "token_classification": the same of each token, (B, T, C). "span": float32
+  logits of each token to begin and to end an answer, (B, T, 2), -inf at padding. "embedding": what
+  `spec.pooling` reads, of length one, float32 (B, D).
 
-  Source of the last three: Devlin et al. 2018, arXiv:1810.04805, section 3.1, and its code.
+  Sources: Devlin et al. 2018, arXiv:1810.04805, sections 3.1 and 4, and its code; of the embedding
+  Reimers & Gurevych 2019, arXiv:1908.10084, section 3.
   """
 
   spec: Spec
@@ -33,23 +37,53 @@ class Heads(nn.Module):
       segments_BT: 0 at padding.
       table_VD: the embedding table, for tied weights.
     """
-    made = {}
-    for name in self.spec.heads:
+    spec, made = self.spec, {}
+    asked = set(spec.heads)
+    for name in spec.heads:
       if name in ("language_model", "masked_lm"):
-        head = VocabularyHead(self.spec, transform=name == "masked_lm", name="head")
+        head = VocabularyHead(spec, transform=name == "masked_lm", name="head")
         made[name] = head(x_BTD, table_VD)
-    if {"pooler", "next_sentence"} & set(self.spec.heads):
-      first_B1 = jnp.argmax(segments_BT > 0, axis=1)[:, None, None]
-      first_BD = jnp.take_along_axis(x_BTD, first_B1, axis=1)[:, 0]
-      project = Projection((self.spec.d_model,), ("embed", None), name="pooler")
-      pooled_BD = jnp.tanh(project(first_BD))
-    if "pooler" in self.spec.heads:
+    reads = spec.pooling if asked & {"classification", "embedding"} else ""
+    if asked & {"pooler", "next_sentence"} or reads == "pooler":
+      project = Projection((spec.d_model,), ("embed", None), name="pooler")
+      pooled_BD = jnp.tanh(project(pool(x_BTD, segments_BT, "first")))
+    if reads:
+      read_BD = pooled_BD if reads == "pooler" else pool(x_BTD, segments_BT, reads)
+    if "pooler" in asked:
       made["pooler"] = pooled_BD
-    if "next_sentence" in self.spec.heads:
-      project = Projection((2,), ("embed", None), dtype="float32", name="next_sentence")
-      made["next_sentence"] = project(pooled_BD)
-    main = self.spec.heads[0] if self.spec.heads else "pooler"
-    return (None if main == "pooler" else made[main]), made
+    if "next_sentence" in asked:
+      made["next_sentence"] = _logits(2, "next_sentence")(pooled_BD)
+    if "classification" in asked:
+      made["classification"] = _logits(spec.num_classes, "classification")(read_BD)
+    if "token_classification" in asked:
+      made["token_classification"] = _logits(spec.num_classes, "token_classification")(x_BTD)
+    if "span" in asked:
+      real_BT1 = (segments_BT > 0)[..., None]
+      made["span"] = jnp.where(real_BT1, _logits(2, "span")(x_BTD), -jnp.inf)
+    if "embedding" in asked:
+      read_BD = read_BD.astype(jnp.float32)
+      length_B1 = jnp.sqrt(jnp.sum(read_BD**2, axis=-1, keepdims=True))
+      made["embedding"] = read_BD / jnp.maximum(length_B1, 1e-6)
+    main = spec.heads[0] if spec.heads else "pooler"
+    return (None if main in ("pooler", "embedding") else made[main]), made
+
+
+def pool(x_BTD, segments_BT, what: str):
+  """Of each row the first or the last real token, or the mean of all of them; (B, D)."""
+  real_BT = segments_BT > 0
+  if what == "mean":
+    count_B1 = jnp.maximum(jnp.sum(real_BT, axis=1, keepdims=True), 1)
+    sum_BD = jnp.sum(jnp.where(real_BT[..., None], x_BTD, 0), axis=1, dtype=jnp.float32)
+    return (sum_BD / count_B1).astype(x_BTD.dtype)
+  last = real_BT.shape[1] - 1
+  place_B = jnp.argmax(real_BT, axis=1)
+  if what == "last":
+    place_B = last - jnp.argmax(real_BT[:, ::-1], axis=1)
+  return jnp.take_along_axis(x_BTD, place_B[:, None, None], axis=1)[:, 0]
+
+
+def _logits(classes: int, name: str) -> Projection:
+  return Projection((classes,), ("embed", None), dtype="float32", name=name)
 
 
 class VocabularyHead(nn.Module):

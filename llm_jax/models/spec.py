@@ -20,8 +20,19 @@ _CHOICES = {
   "norm": NORMS,
   "norm_placement": ("pre", "post", "sandwich"),
   "remat": ("none", "full", "dots"),
+  "pooling": ("pooler", "first", "last", "mean"),
 }
-HEADS = ("language_model", "masked_lm", "next_sentence", "pooler")
+HEADS = (
+  "language_model",
+  "masked_lm",
+  "next_sentence",
+  "pooler",
+  "classification",
+  "token_classification",
+  "span",
+  "embedding",
+)
+_OF_CLASSES = {"classification", "token_classification"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +61,12 @@ class Spec:
     embedding_norm: a norm after the embedding.
     embedding_scale: multiply embeddings by sqrt(d_model).
     embedding_scale_dtype: type that this factor is rounded to, float32 or bfloat16.
-    heads: language_model, masked_lm, next_sentence, pooler; the first makes `Output.logits`.
+    heads: language_model, masked_lm, next_sentence, pooler, classification, token_classification,
+      span, embedding (see `models/heads`); the first makes `Output.logits`.
+    num_classes: of classification and token_classification; 0 in an experiment's config: as many
+      as the training data has labels.
+    pooling: what of a row classification and embedding read: its first real token, its last, the
+      mean of all, or the pooler (a projection and tanh of the first).
     tie_embeddings: the vocabulary head's matrix is the embedding table.
     head_bias: the vocabulary head adds a bias.
     logit_scale: factor of the logits.
@@ -84,6 +100,8 @@ class Spec:
   embedding_scale: bool = False
   embedding_scale_dtype: str = "float32"
   heads: tuple = ("language_model",)
+  num_classes: int = 0
+  pooling: str = "first"
   tie_embeddings: bool = True
   head_bias: bool = False
   logit_scale: float = 1.0
@@ -223,6 +241,11 @@ def _check(spec: Spec) -> None:
       raise unknown("head of model.heads", head, HEADS)
   if {"language_model", "masked_lm"} <= set(spec.heads):
     raise UserError("model.heads has language_model and masked_lm: a model has one of them.")
+  if spec.num_classes < 1 and _OF_CLASSES & set(spec.heads):
+    raise UserError(
+      f"model.heads has {', '.join(_OF_CLASSES & set(spec.heads))}, which needs model.num_classes "
+      f"of at least 1; found {spec.num_classes}."
+    )
   if spec.positions == "learned" and spec.max_length < 1:
     raise UserError("model.positions='learned' needs model.max_length, the number of positions.")
   for name, fields in spec.layers.items():

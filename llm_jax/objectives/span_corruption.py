@@ -11,68 +11,75 @@ and ends with a span.
 Legend: B batch, T position in the stored row and in the source, U target position.
 """
 
+import dataclasses
 import functools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from llm_jax import objective
 from llm_jax.data import pipeline
 from llm_jax.data.special_tokens import SENTINELS
 from llm_jax.data.tokenizers import Vocabulary
-from llm_jax.objectives.next_token import count, sums
-
-__all__ = ["HEAD", "KINDS", "SPECIAL_TOKENS", "count", "loss", "target_length", "transform"]
-
-KINDS = ("encoder_decoder",)  # models it suits
-HEAD = "language_model"  # the head it trains
-SPECIAL_TOKENS = SENTINELS
 
 NOISE = 0.15  # of a text's tokens
 MEAN_SPAN = 3.0  # tokens
 
 
-def target_length(seq_len: int) -> int:
-  """U of a row of `seq_len` tokens: a quarter and eight. One document takes a fifth; where many
-  short ones take more, the last targets are cut."""
-  return seq_len // 4 + 8
+@dataclasses.dataclass(frozen=True)
+class SpanCorruption:
+  """Sentinels for spans."""
 
+  KINDS = ("encoder_decoder",)
+  HEAD = "language_model"
+  FIELDS = ()
+  SPECIAL_TOKENS = SENTINELS
 
-def transform(row: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str, np.ndarray]:
-  """Makes a stored row into pairs of a source and a target, one for each document in it.
+  count = staticmethod(objective.count)
 
-  Args:
-    row: tokens, segments (0 = padding) and document_ids, int, each (T+1,); key, uint32, what the
-      spans are drawn from beside the tokens themselves.
-    vocabulary: of the tokenizer, with the sentinels among its special tokens.
+  def target_length(self, seq_len: int) -> int:
+    """A quarter and eight. One document takes a fifth; where many short ones take more, the last
+    targets are cut."""
+    return seq_len // 4 + 8
 
-  Returns:
-    tokens, segments, document_ids of the sources, int32 (T,); targets, target_segments, int32
-    (U,), and weights, float32 (U,): 1 at the targets' tokens. U is the `target_length`.
-  """
-  tokens_T = np.asarray(row["tokens"], np.int32)[:-1]
-  segments_T = np.asarray(row["segments"], np.int32)[:-1]
-  ids_T = np.asarray(row["document_ids"], np.int32)[:-1]
-  random = pipeline.draws(row)
-  found = {
-    name: [] for name in ("tokens", "segments", "document_ids", "targets", "target_segments")
-  }
-  for segment in np.unique(segments_T[segments_T > 0]):
-    here = (segments_T == segment) & ~np.isin(tokens_T, (vocabulary.begin_id, vocabulary.end_id))
-    if here.sum() < 2:  # nothing could be cut out of it and something be left
-      continue
-    source, target = corrupt(tokens_T[here].tolist(), vocabulary, random)
-    found["tokens"] += source
-    found["segments"] += [segment] * len(source)
-    found["document_ids"] += [ids_T[here][0]] * len(source)
-    found["targets"] += target
-    found["target_segments"] += [segment] * len(target)
-  source, target = len(tokens_T), target_length(len(tokens_T))
-  example = {
-    name: _filled(values, target if "target" in name else source, -(name == "document_ids"))
-    for name, values in found.items()
-  }
-  return example | {"weights": (example["target_segments"] > 0).astype(np.float32)}
+  def transform(self, row: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+    """Makes a stored row into pairs of a source and a target, one for each document in it.
+
+    Args:
+      row: tokens, segments (0 = padding) and document_ids, int, each (T+1,); key, uint32, what the
+        spans are drawn from beside the tokens themselves.
+      vocabulary: of the tokenizer, with the sentinels among its special tokens.
+
+    Returns:
+      tokens, segments, document_ids of the sources, int32 (T,); targets, target_segments, int32
+      (U,), and weights, float32 (U,): 1 at the targets' tokens. U is the `target_length`.
+    """
+    tokens_T = np.asarray(row["tokens"], np.int32)[:-1]
+    segments_T = np.asarray(row["segments"], np.int32)[:-1]
+    ids_T = np.asarray(row["document_ids"], np.int32)[:-1]
+    random = pipeline.draws(row)
+    found = {
+      name: [] for name in ("tokens", "segments", "document_ids", "targets", "target_segments")
+    }
+    for segment in np.unique(segments_T[segments_T > 0]):
+      here = (segments_T == segment) & ~np.isin(tokens_T, (vocabulary.begin_id, vocabulary.end_id))
+      if here.sum() < 2:  # nothing could be cut out of it and something be left
+        continue
+      source, target = corrupt(tokens_T[here].tolist(), vocabulary, random)
+      found["tokens"] += source
+      found["segments"] += [segment] * len(source)
+      found["document_ids"] += [ids_T[here][0]] * len(source)
+      found["targets"] += target
+      found["target_segments"] += [segment] * len(target)
+    source, target = len(tokens_T), self.target_length(len(tokens_T))
+    example = {
+      name: _filled(values, target if "target" in name else source, -(name == "document_ids"))
+      for name, values in found.items()
+    }
+    return example | {"weights": (example["target_segments"] > 0).astype(np.float32)}
+
+  def loss(self, model, params, batch, rngs: dict, train: bool):
+    output, collections = objective.answer(model, params, batch, rngs, train)
+    return objective.sums(output.logits, collections, batch)
 
 
 def corrupt(text: list[int], vocabulary: Vocabulary, random) -> tuple[list[int], list[int]]:
@@ -93,28 +100,10 @@ def corrupt(text: list[int], vocabulary: Vocabulary, random) -> tuple[list[int],
   return source + end, target + end
 
 
-def loss(model, params, batch: dict[str, jax.Array], rngs: dict, train: bool):
-  """Sums of the losses over the batch, as those of `next_token`, over the targets' tokens."""
-  targets_BU, segments_BU = batch["targets"], batch["target_segments"]
-  before_BU = jnp.pad(targets_BU, ((0, 0), (1, 0)))[:, :-1]
-  first_BU = segments_BU != jnp.pad(segments_BU, ((0, 0), (1, 0)))[:, :-1]
-  output, collections = model.apply(
-    {"params": params},
-    batch["tokens"],
-    jnp.where(first_BU, model.spec.decoder_start_id, before_BU),
-    source_segments=batch["segments"],
-    target_segments=segments_BU,
-    train=train,
-    rngs=rngs,
-    mutable=["losses"],
-  )
-  return sums(output.logits, collections, batch)
-
-
 @functools.lru_cache(maxsize=8)
 def _sentinels(vocabulary: Vocabulary) -> tuple[int, ...]:
   """Their ids, the first to be used first."""
-  return tuple(vocabulary.id_of(names) for names in reversed(SPECIAL_TOKENS))
+  return tuple(vocabulary.id_of(names) for names in reversed(SENTINELS))
 
 
 def _parts(total: int, parts: int, random) -> list[int]:

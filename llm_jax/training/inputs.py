@@ -3,31 +3,31 @@
 import dataclasses
 import functools
 import hashlib
-import importlib
-import pkgutil
 from pathlib import Path
-from types import ModuleType
 
 import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-import llm_jax.objectives
-from llm_jax.data import corpora, pipeline, tokenizers
+from llm_jax import objective
+from llm_jax.data import corpora, pipeline, records, tokenizers
+from llm_jax.data.packing import Examples
 from llm_jax.data.tokenizers import Tokenizer
-from llm_jax.errors import UserError, unknown
+from llm_jax.errors import UserError
 from llm_jax.models import build
 
 TOKENIZER = "tokenizer.json"
+LABELS = "labels.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-  """The text of a run, in its two parts; each a list of corpora with their weights.
+  """The data of a run, in its two parts; each a list of corpora, or records, with their weights.
 
   Attributes:
-    train, validation: ((Corpus, weight), ...), one entry unless the config gives a mixture.
+    train, validation: ((Corpus or Records, weight), ...), one entry unless the config gives a
+      mixture.
     sha256: of all documents; a run goes on only with the text it began with.
   """
 
@@ -47,7 +47,11 @@ class Text:
 
 
 def load_text(config: ConfigDict) -> Text:
-  """Reads the corpora of `config.data` and holds out the validation part of each."""
+  """Reads the corpora of `config.data`, or the records if the objective asks for such, and holds
+  out the validation part of each if it has no path of its own."""
+  fields = objective.make(config).FIELDS
+  read = functools.partial(records.load, fields=fields) if fields else corpora.load
+  split = records.split if fields else corpora.split
   if config.data.path and config.data.mixture:
     raise UserError("data.path and data.mixture are both set; leave one of them empty.")
   for entry in config.data.mixture:
@@ -55,12 +59,16 @@ def load_text(config: ConfigDict) -> Text:
       raise UserError(f"data.mixture must be ((path, weight), ...); found the entry {entry!r}.")
   train, validation, digest = [], [], hashlib.sha256()
   for path, weight in config.data.mixture or ((config.data.path, 1.0),):
-    corpus = corpora.load(path)
-    digest.update(corpus.sha256.encode())
-    # Not config.seed: runs that differ in their seed are compared on one validation text.
-    parts = corpora.split(corpus, config.data.validation_fraction, seed=0)
-    train.append((parts[0], float(weight)))
-    validation.append((parts[1], float(weight)))
+    part = read(path)
+    digest.update(part.sha256.encode())
+    if not config.data.validation_path:
+      # Not config.seed: runs that differ in their seed are compared on one validation text.
+      part, held_out = split(part, config.data.validation_fraction, seed=0)
+      validation.append((held_out, float(weight)))
+    train.append((part, float(weight)))
+  if config.data.validation_path:
+    validation.append((read(config.data.validation_path), 1.0))
+    digest.update(validation[0][0].sha256.encode())
   return Text(tuple(train), tuple(validation), digest.hexdigest())
 
 
@@ -68,42 +76,45 @@ def load_tokenizer(config: ConfigDict, folder: Path, text: Text) -> Tokenizer:
   """The run's tokenizer.json if it has one already, else the one its config asks for."""
   if (folder / TOKENIZER).exists():
     return tokenizers.load(folder / TOKENIZER)
-  special = objective(config.objective).SPECIAL_TOKENS
+  special = objective.make(config).SPECIAL_TOKENS
   return tokenizers.get(config.tokenizer, text.train_documents, special=special)
 
 
-def objective(name: str) -> ModuleType:
-  """The file of `llm_jax/objectives` with this name."""
-  names = [module.name for module in pkgutil.iter_modules(llm_jax.objectives.__path__)]
-  if name not in names:
-    raise unknown("objective", name, names)
-  return importlib.import_module(f"llm_jax.objectives.{name}")
+def load_labels(config: ConfigDict, text: Text) -> tuple[str, ...]:
+  """The names that the objective predicts, of all training records; () if there are none."""
+  asked = objective.make(config)
+  if not asked.FIELDS:
+    return ()
+  return asked.labels([record for part, _ in text.train for record in part.records])
 
 
-def model_config(config: ConfigDict, tokenizer: Tokenizer) -> ConfigDict:
-  """The config's `model` with the tokenizer's vocabulary filled in.
+def model_config(config: ConfigDict, tokenizer: Tokenizer, labels=()) -> ConfigDict:
+  """The config's `model` with the tokenizer's vocabulary and the number of classes filled in.
 
   Raises:
-    UserError: the config names a vocabulary that the tokenizer's ids do not fit in.
+    UserError: the config names a vocabulary that the tokenizer's ids do not fit in, or another
+      number of classes than there are labels.
   """
+  classes = config.model.num_classes
+  if classes and labels and classes != len(labels):
+    raise UserError(
+      f"model.num_classes is {classes}, but the training data has {len(labels)} labels "
+      f"({', '.join(labels[:8])}). Leave model.num_classes at 0, which takes theirs."
+    )
   asked = config.model.vocab_size
   if asked and asked < tokenizer.vocab_size:
     raise UserError(
       f"model.vocab_size is {asked}, but the tokenizer has {tokenizer.vocab_size} ids. Give "
       "another tokenizer, or leave model.vocab_size at 0, which takes the tokenizer's."
     )
-  return ConfigDict({**config.model.to_dict(), "vocab_size": asked or tokenizer.vocab_size})
+  sizes = {"vocab_size": asked or tokenizer.vocab_size, "num_classes": classes or len(labels)}
+  return ConfigDict({**config.model.to_dict(), **sizes})
 
 
-def model(config: ConfigDict, tokenizer: Tokenizer) -> nn.Module:
-  """The model of a config, for this tokenizer."""
-  found = build.build(model_config(config, tokenizer), config.dtype)
-  suited = objective(config.objective)
-  if found.spec.kind not in suited.KINDS or suited.HEAD not in found.spec.heads:
-    raise UserError(
-      f"Objective {config.objective!r} suits a {' or '.join(suited.KINDS)} with {suited.HEAD!r} in "
-      f"model.heads; found model.kind={found.spec.kind!r} with model.heads={found.spec.heads}."
-    )
+def model(config: ConfigDict, tokenizer: Tokenizer, labels=()) -> nn.Module:
+  """The model of a config, for this tokenizer and these labels."""
+  found = build.build(model_config(config, tokenizer, labels), config.dtype)
+  objective.check_suits(objective.make(config), config.objective, found.spec)
   longest = found.spec.max_length
   if found.spec.positions == "learned" and longest < config.seq_len:
     raise UserError(
@@ -118,18 +129,24 @@ class Batches:
 
   Attributes:
     train: the iterator, with get_state and set_state.
-    validation_targets: how many tokens there are to predict in the validation part.
+    validation_targets: how many tokens there are to predict in the validation text; 0 of records.
     sha256: of the training tokens.
   """
 
-  def __init__(self, config: ConfigDict, text: Text, tokenizer: Tokenizer, objective: ModuleType):
-    self._config = config
-    self._transform = functools.partial(objective.transform, vocabulary=tokenizer.vocabulary)
-    self._validation = self._encode(text.validation, tokenizer)
-    self.validation_targets = sum(len(s.tokens_N) - len(s.ends_D) for s, _ in self._validation)
-    train, digest = self._encode(text.train, tokenizer), hashlib.sha256()
-    for stream, _ in train:
-      digest.update(stream.tokens_N)
+  def __init__(self, config: ConfigDict, text: Text, tokenizer: Tokenizer, labels=()):
+    self._config, self._tokenizer, self._labels = config, tokenizer, labels
+    self._objective = objective.make(config)
+    self._transform = functools.partial(self._objective.transform, vocabulary=tokenizer.vocabulary)
+    self._validation = self._encode(text.validation)
+    self.validation_targets = sum(
+      len(part.tokens_N) - len(part.ends_D)
+      for part, _ in self._validation
+      if not isinstance(part, Examples)
+    )
+    train, digest = self._encode(text.train), hashlib.sha256()
+    for part, _ in train:
+      for array in part.arrays.values() if isinstance(part, Examples) else (part.tokens_N,):
+        digest.update(np.ascontiguousarray(array))
     self.sha256 = digest.hexdigest()
     self.train = self._iterator(train, epochs=None)
 
@@ -137,10 +154,16 @@ class Batches:
     """The validation part once, in its own order; the last batch is filled with padding."""
     return self._iterator(self._validation, epochs=1)
 
-  def _encode(self, parts, tokenizer):
-    """[(Stream, weight)]"""
-    encode = lambda corpus: pipeline.join(tokenizer.encode_documents(corpus.documents))
-    return [(encode(corpus), weight) for corpus, weight in parts]
+  def _encode(self, parts):
+    """[(Stream or Examples, weight)]"""
+    return [(self._encoded(part), weight) for part, weight in parts]
+
+  def _encoded(self, part):
+    if not self._objective.FIELDS:
+      return pipeline.join(self._tokenizer.encode_documents(part.documents))
+    return Examples(
+      self._objective.examples(part.records, self._tokenizer, self._labels, self._config.seq_len)
+    )
 
   def _iterator(self, streams, epochs):
     return pipeline.make_iterator(

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from llm_jax import objective
 from llm_jax.analysis import counts
 from llm_jax.errors import UserError
 from llm_jax.models import build
@@ -111,13 +112,14 @@ class Run:
 
   def __init__(self, config: ConfigDict, folder: Path):
     self.config, self._folder = config, folder
-    self.objective = inputs.objective(config.objective)
+    self.objective = objective.make(config)
     self.text = inputs.load_text(config)
     self._tokenizer = inputs.load_tokenizer(config, folder, self.text)
-    self.model = inputs.model(config, self._tokenizer)
+    self._labels = inputs.load_labels(config, self.text)
+    self.model = inputs.model(config, self._tokenizer, self._labels)
     self.strategy = strategies.make(config, self.model, self.objective)
-    self.batches = inputs.Batches(config, self.text, self._tokenizer, self.objective)
-    model_config = inputs.model_config(config, self._tokenizer)
+    self.batches = inputs.Batches(config, self.text, self._tokenizer, self._labels)
+    model_config = inputs.model_config(config, self._tokenizer, self._labels)
     self.parameters = counts.parameters(model_config)
     with forms.recording() as taken:
       self.flops_per_token = counts.training_flops_per_token(
@@ -150,6 +152,8 @@ class Run:
       workdir.write_json(self._folder / "environment.json", workdir.environment())
       if not (self._folder / inputs.TOKENIZER).exists():
         self._tokenizer.save(self._folder / inputs.TOKENIZER)
+      if self._labels:
+        workdir.write_json(self._folder / inputs.LABELS, self._labels)
 
   def begin(self, saved: Checkpoints) -> tuple[int, TrainState, dict]:
     """(steps made, state, totals): of the newest checkpoint, or of the beginning."""

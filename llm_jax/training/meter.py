@@ -74,7 +74,7 @@ class Meter:
     """Evaluates on the validation text and writes its row.
 
     Returns:
-      the loss: nats for each predicted token.
+      the loss: nats for each target.
     """
     with self.paused():
       run, sums, pending = self._run, {}, {}
@@ -85,9 +85,10 @@ class Meter:
       _add(sums, pending)
       values = {name: total / max(count, 1.0) for name, (total, count) in sums.items()}
       nats, targets = sums["loss"]
-      # Evaluated in part, the text counts in the proportion of its tokens.
-      num_bytes = run.text.validation_bytes * targets / run.batches.validation_targets
-      values["bits_per_byte"] = nats / math.log(2) / max(num_bytes, 1e-9)
+      if run.batches.validation_targets:
+        # Evaluated in part, the text counts in the proportion of its tokens.
+        num_bytes = run.text.validation_bytes * targets / run.batches.validation_targets
+        values["bits_per_byte"] = nats / math.log(2) / max(num_bytes, 1e-9)
       self._validation = {"step": step, **values, **self._used(step)}
       if self._rows:
         self._rows.row("validation", **self._validation)

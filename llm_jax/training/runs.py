@@ -21,6 +21,7 @@ class Trained:
     config: the run's.
     tokenizer, model: as it was trained.
     params: numpy arrays on the host.
+    labels: the names that its classes stand for; () if it has none.
     text_sha256: of the text it was trained on.
   """
 
@@ -28,6 +29,7 @@ class Trained:
   tokenizer: Tokenizer
   model: nn.Module
   params: dict
+  labels: tuple[str, ...]
   text_sha256: str
 
 
@@ -54,6 +56,8 @@ def read(folder: Path | str, step: int | str | None = None) -> Trained:
       f"{folder / inputs.TOKENIZER} ({tokenizer.vocab_size} ids) is not the tokenizer that the "
       f"checkpoint was trained with ({identity['vocab_size']} ids). Put the run's own back."
     )
-  model = build.build(inputs.model_config(config, tokenizer), config.dtype)
+  file = folder / inputs.LABELS
+  labels = tuple(workdir.read_json(file)) if file.exists() else ()
+  model = build.build(inputs.model_config(config, tokenizer, labels), config.dtype)
   checkpoints.check_shapes(params, build.abstract_params(model), folder)
-  return Trained(config, tokenizer, model, params, identity["text"])
+  return Trained(config, tokenizer, model, params, labels, identity["text"])

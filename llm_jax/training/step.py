@@ -4,7 +4,6 @@ Legend: A accumulated micro-batches, B batch rows.
 """
 
 from collections.abc import Callable
-from types import ModuleType
 
 import flax.linen as nn
 import jax
@@ -46,7 +45,7 @@ def initial_state(params, optimizer, key: jax.Array, schedule: Schedule) -> Trai
 
 def make_train_step(
   model: nn.Module,
-  objective: ModuleType,
+  objective,
   optimizer: optax.GradientTransformationExtraArgs,
   *,
   accumulation: int = 1,
@@ -108,9 +107,7 @@ def make_train_step(
   return train_step
 
 
-def make_eval_step(
-  model: nn.Module, objective: ModuleType, *, axis_name: str | None = None
-) -> Callable:
+def make_eval_step(model: nn.Module, objective, *, axis_name: str | None = None) -> Callable:
   """Builds `eval_step(params, batch) -> {name: (sum, count)}`, without dropout."""
 
   def eval_step(params, batch):

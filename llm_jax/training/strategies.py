@@ -14,7 +14,6 @@ under the other, on any number of devices. Their methods:
 import functools
 import logging
 import math
-from types import ModuleType
 
 import flax.linen as nn
 import jax
@@ -35,7 +34,7 @@ AXES = ("data", "fsdp", "tensor")
 
 
 def make(
-  config: ConfigDict, model: nn.Module, objective: ModuleType, devices: list | None = None
+  config: ConfigDict, model: nn.Module, objective, devices: list | None = None
 ) -> "Pmap | Mesh":
   """The strategy a config asks for, with its optimizer and schedule.
 
