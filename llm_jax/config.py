@@ -40,7 +40,7 @@ def base() -> ConfigDict:
         "pack": True,  # several documents in a row; False: one document a row, padded
       },
       "tokenizer": {
-        "name": "bpe",  # byte, char, bpe, or the path of a tokenizer.json
+        "name": "bpe",  # byte, char, word, bpe, wordpiece, unigram; or a published one's path
         "vocab_size": 1024,  # of a trained tokenizer
       },
       "optimizer": {

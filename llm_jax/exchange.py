@@ -7,11 +7,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import tokenizers as tokenizers_package
-from tokenizers import decoders, models, pre_tokenizers
 
 from llm_jax.config import base
-from llm_jax.data import tokenizers
+from llm_jax.data import tokenizer_files, tokenizers
 from llm_jax.data.tokenizers import Tokenizer
 from llm_jax.errors import UserError
 from llm_jax.interop import files
@@ -31,7 +29,8 @@ def import_run(source: Path | str, folder: Path | str, tokenizer: str | None = N
   Args:
     source: as of `load_pretrained`.
     folder: the run folder; new or empty.
-    tokenizer: path of a tokenizer.json; None: the one beside the weights, if there is one.
+    tokenizer: path of a published tokenizer, see `tokenizers.load`; None: the one beside the
+      weights, if there is one.
 
   Returns:
     one sentence on what was made.
@@ -148,30 +147,13 @@ def _save(folder: Path, config, params, text: Tokenizer | None) -> None:
 
 
 def _import_tokenizer(source: Path, folder: Path, given: bool) -> Tokenizer | None:
-  """Puts the tokenizer of a published folder, or the one given, into a run folder."""
-  beside = source.expanduser()
-  if given or (beside / inputs.TOKENIZER).exists():
-    found = tokenizers.load(beside)
-  elif (beside / "merges.txt").exists() and (beside / "vocab.json").exists():
-    found = _byte_level(beside)
-  else:
-    found = None
-  if found is None:
+  """Puts the tokenizer that lies with published weights, or the one given, into a run folder."""
+  source = source.expanduser()
+  beside = source if given or source.is_dir() else source.parent
+  if not given and not tokenizer_files.candidates(beside):
     return None
-  found.save(folder / inputs.TOKENIZER)
+  tokenizers.load(beside).save(folder / inputs.TOKENIZER)
   return tokenizers.load(folder)  # what the run will read, and be compared with
-
-
-def _byte_level(folder: Path) -> Tokenizer | None:
-  """GPT-2's two files; None if they are of another kind of merges."""
-  vocabulary = files.read_json(folder / "vocab.json")
-  if "\u0120" not in vocabulary:  # how byte-level models write a space
-    return None
-  model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-  definition = tokenizers_package.Tokenizer(model)
-  definition.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-  definition.decoder = decoders.ByteLevel()
-  return tokenizers.published(definition, folder / "vocab.json")
 
 
 def _export_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

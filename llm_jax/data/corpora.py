@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llm_jax.data import embedded
+from llm_jax.data.special_tokens import END
 from llm_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT = END[0]  # between the documents of a file
 FORMATS = "plain text, .jsonl with a `text` field, either of them .gz, or .parquet with `text`"
 
 

@@ -1,33 +1,25 @@
-"""Tokenizers: bytes, characters, byte-level BPE trained on the corpus, or a tokenizer.json."""
+"""Tokenizers: text to token ids and back, whether trained here or published."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
-import logging
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from llm_jax.data import cache, corpora
-from llm_jax.data.corpora import END_OF_TEXT
+from llm_jax.data import cache, special_tokens, tokenizer_files, tokenizer_training
+from llm_jax.data.tokenizer_files import SETTINGS
+from llm_jax.data.tokenizer_training import KINDS, UNKNOWN_CHARACTER
+from llm_jax.data.world_vocabulary import WorldVocabulary
 from llm_jax.errors import UserError, unknown
 
-logger = logging.getLogger(__name__)
+__all__ = ["KINDS", "SETTINGS", "Stream", "Tokenizer", "Vocabulary", "get", "load"]
 
-END = END_OF_TEXT
-# What closes a document in the tokenizers of published checkpoints, the likeliest first.
-KNOWN_ENDS = (END, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")
-# What lies beside a published tokenizer.json and goes wherever that goes, unchanged; the names of
-# tokens are in the first two, of which the first counts.
-SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-UNKNOWN_CHARACTER = "\ufffd"
-RECIPE = 1  # to be raised with any change of how BPE is trained: older caches are then not read
+END = special_tokens.END[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +78,12 @@ class Tokenizer:
 
   def __init__(
     self,
-    definition: tokenizers.Tokenizer,
+    definition: tokenizers.Tokenizer | WorldVocabulary,
     end: str = END,
     begin: str | None = None,
     settings: dict[str, str] | None = None,
   ):
-    """Takes a definition of the `tokenizers` package.
+    """Takes a definition of the `tokenizers` package, or one that can be asked the same.
 
     Args:
       definition: it is changed.
@@ -109,8 +101,9 @@ class Tokenizer:
     identity = self._inner.to_str() + (begin if begin != end else "")
     self.sha256 = hashlib.sha256(identity.encode()).hexdigest()
     self._inner.encode_special_tokens = True  # special names in a text are ordinary characters
+    self._bytes = _byte_tokens(self._inner)
     self.end_id, self.begin_id = map(self._inner.token_to_id, (end, begin))
-    pad = _named(self._inner, self.settings).get("pad_token")
+    pad = tokenizer_files.named(self._inner, self.settings).get("pad_token")
     self.pad_id = None if pad is None else self._inner.token_to_id(pad)
     # Ids may have holes (a published file's added tokens), and a table must reach the last one.
     self.vocab_size = max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
@@ -129,7 +122,7 @@ class Tokenizer:
       return self
     known = self._inner.get_vocab(with_added_tokens=True)
     names = [next((name for name in names if name in known), names[0]) for names in special]
-    definition = tokenizers.Tokenizer.from_str(self._inner.to_str())
+    definition = type(self._inner).from_str(self._inner.to_str())
     definition.add_special_tokens(names)
     end, begin = map(self._inner.id_to_token, (self.end_id, self.begin_id))
     return Tokenizer(definition, end, begin, self.settings)
@@ -165,7 +158,21 @@ class Tokenizer:
     ids = [int(token) for token in ids]
     if special:
       ids = [token for token in ids if token not in (self.begin_id, self.end_id, self.pad_id)]
+    if self._bytes:
+      return self._decode_with_bytes(ids, special)
     return self._inner.decode(ids, skip_special_tokens=not special)
+
+  def _decode_with_bytes(self, ids: list[int], special: bool) -> str:
+    """Where some tokens stand for a byte each: the package gives up a whole run of them, good
+    characters included, if its last one is not complete."""
+    hidden = set() if special else {index for _, index in self.vocabulary.special}
+    kept, parts = (token for token in ids if token not in hidden), []
+    for is_byte, run in itertools.groupby(kept, self._bytes.__contains__):
+      if is_byte:
+        parts.append(bytes(map(self._bytes.get, run)).decode("utf-8", errors="replace"))
+      else:
+        parts += [name for name in map(self._inner.id_to_token, run) if name is not None]
+    return self._inner.decoder.decode(parts)
 
   def stream(self, special: bool = False) -> "Stream":
     """A decoder that takes one id at a time; `special` as of `decode`."""
@@ -226,11 +233,10 @@ def get(
   """The tokenizer that a config asks for.
 
   Args:
-    config: `name`: "byte" (256 tokens and the end), "char" (the characters of the documents,
-      U+FFFD for all others, and the end), "bpe" (byte-level BPE trained on the documents), or the
-      path of a tokenizer.json or of a folder that holds one; `vocab_size`: of "bpe", the end and
-      other special tokens included (fewer when the documents are too small for as many merges).
-    documents: training documents, for "char" and "bpe".
+    config: `name`: one of `KINDS`, see tokenizer_training.py, or the path of a published one, see
+      `load`; `vocab_size`: of those that are trained but for "char", the end and other special
+      tokens included (fewer when the documents are too small for as many pieces).
+    documents: training documents, for all kinds but "byte".
     cache_dir: where trained vocabularies are kept; ~/.cache/llm_jax if None.
     special: what an objective needs beside the end token, see `Tokenizer.extended`.
 
@@ -238,139 +244,31 @@ def get(
     UserError: an unknown name, a vocabulary too small, no documents, a file that is none.
   """
   name = config.name
-  if name == "byte":
-    made = Tokenizer(_byte_level(models.BPE(vocab=_byte_vocabulary(), merges=[])))
-  elif name in ("char", "bpe"):
-    if not any(documents):
-      raise UserError(f"The {name!r} tokenizer is made from training documents; found no text.")
-    size = config.vocab_size - len(special)
-    made = _characters(documents) if name == "char" else _bpe(size, documents, cache_dir)
-  elif os.path.exists(os.path.expanduser(name)) or os.sep in name or name.endswith(".json"):
+  if name in KINDS:
+    reserved = len(special) + 1  # the end token
+    trained = tokenizer_training.definition(name, config.vocab_size, reserved, documents, cache_dir)
+    made = Tokenizer(trained)
+  elif os.path.exists(os.path.expanduser(name)) or os.sep in name or Path(name).suffix:
     made = load(name)
   else:
-    raise unknown("tokenizer", name, ("byte", "char", "bpe", "path/to/tokenizer.json"))
+    raise unknown("tokenizer", name, (*KINDS, "path/to/tokenizer.json"))
   return made.extended(special)
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
-  """Reads a tokenizer.json, or the one in a folder.
+  """Reads a tokenizer.json, one of the published files of tokenizer_files.py, or the one of them
+  that a folder holds.
 
   Raises:
-    UserError: no such file, not a tokenizer.json, or no token that ends a document.
+    UserError: no such file, several in a folder, one that cannot be read, or no token that ends a
+      document.
   """
-  file = Path(path).expanduser()
-  if file.is_dir():
-    file = file / "tokenizer.json"
-  try:
-    text = file.read_text(encoding="utf-8")
-  except FileNotFoundError:
-    raise UserError(
-      f"No tokenizer at {str(file)!r}. Expected the path of a tokenizer.json, a folder that holds "
-      "one, or one of byte, char, bpe."
-    ) from None
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f"{file} cannot be read as a tokenizer.json: {error}.") from None
-  try:
-    definition = tokenizers.Tokenizer.from_str(text)
-  except Exception as error:  # the package raises plain Exception
-    raise UserError(f"{file} is not a tokenizer.json: {error}.") from None
-  return published(definition, file)
+  return Tokenizer(*tokenizer_files.read(Path(path).expanduser()))
 
 
-def published(definition: tokenizers.Tokenizer, file: Path) -> Tokenizer:
-  """A definition and the `SETTINGS` beside its file.
-
-  The end token is the `eos_token` or `sep_token` that they name, else the first of `KNOWN_ENDS` in
-  the vocabulary. The begin token is the one that the definition itself puts before a text, else
-  their `bos_token` or `cls_token`, else the end token.
-
-  Raises:
-    UserError: no token that ends a document.
-  """
-  definition.no_padding()  # or an empty text would seem to begin with padding
-  settings = {}
-  for name in SETTINGS:
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-      settings[name] = (file.parent / name).read_bytes().decode()
-  named = _named(definition, settings)
-  ends = (named.get("eos_token"), named.get("sep_token"), *KNOWN_ENDS)
-  end = next((end for end in ends if end and definition.token_to_id(end) is not None), None)
-  if end is None:
-    raise UserError(
-      f"{file} has no token that ends a document. Expected one of {', '.join(KNOWN_ENDS)}, or the "
-      "`eos_token` of a tokenizer_config.json beside it."
-    )
-  around = definition.encode("")
-  begin = around.tokens[0] if any(around.special_tokens_mask[:1]) else None
-  begin = begin or named.get("bos_token") or named.get("cls_token")
-  return Tokenizer(definition, end, begin, settings)
-
-
-def _named(definition: tokenizers.Tokenizer, settings: dict[str, str]) -> dict[str, str]:
-  """{"eos_token": "</s>", ...}: the tokens that settings name and the definition has."""
-  found = {}
-  for file in reversed(SETTINGS[:2]):
-    try:
-      entries = dict(json.loads(settings.get(file, "{}")))
-    except (ValueError, TypeError):
-      continue
-    for key, value in entries.items():
-      name = value.get("content") if isinstance(value, dict) else value
-      known = isinstance(name, str) and definition.token_to_id(name) is not None
-      if known and key.endswith("_token"):
-        found[key] = name
-  return found
-
-
-def _byte_level(model) -> tokenizers.Tokenizer:
-  definition = tokenizers.Tokenizer(model)
-  definition.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-  definition.decoder = decoders.ByteLevel()
-  return definition
-
-
-def _byte_vocabulary() -> dict[str, int]:
-  """The character by which byte-level models write each byte, to the byte's value.
-
-  Printable Latin-1 stands for itself; the others, in order, for U+0100 onwards.
-  """
-  printable = {*range(0x21, 0x7F), *range(0xA1, 0x100)} - {0xAD}
-  others = [value for value in range(256) if value not in printable]
-  names = {value: chr(256 + place) for place, value in enumerate(others)}
-  return {names.get(value, chr(value)): value for value in range(256)}
-
-
-def _characters(documents: list[str]) -> Tokenizer:
-  letters = sorted(set().union(*documents) - {UNKNOWN_CHARACTER})
-  vocabulary = {letter: index for index, letter in enumerate([UNKNOWN_CHARACTER, *letters])}
-  definition = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN_CHARACTER))
-  definition.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
-  definition.decoder = decoders.Fuse()
-  return Tokenizer(definition)
-
-
-def _bpe(vocab_size: int, documents: list[str], cache_dir) -> Tokenizer:
-  if vocab_size < 257:
-    raise UserError(
-      f"tokenizer.vocab_size must leave at least 257 for bpe (256 bytes and the end token), found "
-      f"{vocab_size}. The byte tokenizer has no other tokens."
-    )
-  recipe = f"{RECIPE} {tokenizers.__version__} {vocab_size} "
-  key = hashlib.sha256((recipe + corpora.fingerprint(documents)).encode()).hexdigest()
-  path = cache.folder(cache_dir) / f"bpe-{key[:32]}.json"
-  if path.exists():
-    try:
-      return load(path)
-    except UserError as error:
-      logger.warning("training again: %s", error)
-  definition = _byte_level(models.BPE())
-  trainer = trainers.BpeTrainer(
-    vocab_size=vocab_size - 1,  # the end token comes last
-    initial_alphabet=list(_byte_vocabulary()),
-    show_progress=False,
-  )
-  definition.train_from_iterator(documents, trainer)
-  tokenizer = Tokenizer(definition)
-  cache.keep(path, tokenizer._json())
-  logger.info("trained bpe: %d tokens, sha256 %s", tokenizer.vocab_size, tokenizer.sha256)
-  return tokenizer
+def _byte_tokens(definition) -> dict[int, int]:
+  """The value of each token that stands for one byte, in a definition that falls back on them."""
+  if isinstance(definition, WorldVocabulary) or "ByteFallback" not in repr(definition.decoder):
+    return {}
+  found = {value: definition.token_to_id(f"<0x{value:02X}>") for value in range(256)}
+  return {index: value for value, index in found.items() if index is not None}
