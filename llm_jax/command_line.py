@@ -31,6 +31,9 @@ verbs:
                python launch.py import --from=path/to/hf_folder --workdir=runs/imported
   export     write a run as the published checkpoint that transformers opens
                python launch.py export --workdir=runs/llama --to=out/llama
+  tokenizer  train a tokenizer on an experiment's text, or show how some cut a text
+               python launch.py tokenizer --config=experiments/llama.py --vocab-size=8000 --to=out
+               python launch.py tokenizer show "A text" --tokenizer=out --tokenizer=byte
 
 `python launch.py VERB --help` lists the flags of a verb. Any value of a config is set by
 --config.NAME=VALUE, such as --config.seed=1 --config.optimizer.learning_rate=3e-4
@@ -123,6 +126,16 @@ def _parser():
   p.add_argument("--workdir", required=True, help="run folder")
   p.add_argument("--to", dest="target", required=True, help="folder to make; new or empty")
   p.add_argument("--step", default="best", help="checkpoint: a number, latest or best")
+
+  p = verb("tokenizer", "Train a tokenizer on an experiment's text, or show how some cut a text.")
+  p.add_argument("show", nargs="*", metavar="show TEXT", help="print its pieces; - : from stdin")
+  p.add_argument("--config", metavar="FILE[:MODE]", help="experiment; default of show: its defaults")
+  p.add_argument("--vocab-size", type=int, help="special tokens included; default: the config's")
+  p.add_argument("--name", help="byte, char, word, bpe, wordpiece, unigram; default: the config's")
+  p.add_argument("--to", dest="target", help="folder for the tokenizer.json")
+  p.add_argument(
+    "--tokenizer", action="append", default=[], help="show: a path or a kind, more than once"
+  )
   return parser
 
 
@@ -225,6 +238,33 @@ def _export(arguments, overrides, argv):
   return 0
 
 
+def _tokenizer(arguments, overrides, argv):
+  from llm_jax import tokenizing
+
+  if not arguments.show:
+    if arguments.config is None or arguments.target is None:
+      raise UserError("Training a tokenizer takes --config=FILE, for its text, and --to=FOLDER.")
+    if arguments.tokenizer:
+      raise UserError("--tokenizer belongs to `tokenizer show TEXT`; training takes --name=KIND.")
+    config = config_schema.load(arguments.config, overrides)
+    print(tokenizing.train(config, arguments.target, arguments.name, arguments.vocab_size))
+    return 0
+  if arguments.show[0] != "show" or len(arguments.show) != 2:
+    raise UserError(
+      f"Expected `tokenizer show TEXT`, the text in quotes; found {' '.join(arguments.show)!r}."
+    )
+  if any(flag is not None for flag in (arguments.vocab_size, arguments.name, arguments.target)):
+    raise UserError("--vocab-size, --name and --to train a tokenizer; show takes --tokenizer.")
+  if arguments.config is None:
+    _no_overrides(overrides)
+    config = config_schema.base()
+  else:
+    config = config_schema.load(arguments.config, overrides)
+  text = sys.stdin.read() if arguments.show[1] == "-" else arguments.show[1]
+  tokenizing.show(text, arguments.tokenizer, config, tokenizing.Console())
+  return 0
+
+
 def _no_overrides(overrides):
   if overrides:
     raise UserError(f"{overrides[0]}: the run's own config holds; overrides are for training.")
@@ -237,4 +277,5 @@ _VERBS = {
   "generate": _generate,
   "import": _import,
   "export": _export,
+  "tokenizer": _tokenizer,
 }

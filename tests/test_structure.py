@@ -19,7 +19,7 @@ ORDER = (
   ("objectives", "objective", "data"),
   ("training", "inference", "evaluation", "analysis"),
   ("interop",),
-  ("exchange",),
+  ("exchange", "tokenizing"),
   ("command_line",),
 )
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
