@@ -23,8 +23,9 @@ verbs:
                python launch.py compare --config=experiments/compare_quick.py --config.steps=400
   train      train one model; the same command again resumes it
                python launch.py train --config=experiments/llama.py --config.model.repeats=8
-  evaluate   score a trained run on its validation text, or on another text
+  evaluate   score a trained run on its validation text, on another text, or in a task
                python launch.py evaluate --workdir=runs/llama --data=other.txt
+               python launch.py evaluate --workdir=runs/llama --task=questions.jsonl
   generate   continue a prompt with a trained run, as it is made
                python launch.py generate --workdir=runs/llama --prompt="The function returns"
   import     make a run folder of a published checkpoint, for the verbs above and init_from
@@ -106,6 +107,15 @@ def _parser():
   p.add_argument("--workdir", required=True, help="run folder")
   p.add_argument("--data", help="file, glob or datasets:NAME; default: the run's validation text")
   p.add_argument("--step", default="latest", help="checkpoint: a number, latest or best")
+  p.add_argument(
+    "--window", type=int, help="tokens read at a time; 0: whole documents; default: rows"
+  )
+  p.add_argument("--stride", type=int, help="new tokens a window; default: half of it")
+  p.add_argument("--task", help=".jsonl of examples, or a .yaml of lm-eval")
+  p.add_argument("--metrics", default="exact_match,f1", help="of generated text; bleu, chrf, rouge")
+  p.add_argument("--limit", type=int, help="examples of the task; default: all")
+  p.add_argument("--max-new-tokens", type=int, default=64, help="of a generated text; default 64")
+  p.add_argument("--json", help="file to write; default with --task: WORKDIR/evaluation-TASK.json")
 
   p = verb("generate", "Continue a prompt with a trained run; the text streams as it is made.")
   p.add_argument("--workdir", required=True, help="run folder")
@@ -195,10 +205,27 @@ def _default_workdir(config_path):
 def _evaluate(arguments, overrides, argv):
   _no_overrides(overrides)
   _start_jax()
-  from llm_jax.evaluation import perplexity
+  from llm_jax.evaluation import perplexity, result_file, tasks
 
-  scores = perplexity.evaluate(arguments.workdir, arguments.data, arguments.step)
-  print(json.dumps(scores, indent=2))
+  where, step = arguments.workdir, arguments.step
+  if arguments.task is None:
+    name, about = "perplexity", {}
+    found = perplexity.evaluate(where, arguments.data, step, arguments.window, arguments.stride)
+  else:
+    if any(flag is not None for flag in (arguments.data, arguments.window, arguments.stride)):
+      raise UserError("--data, --window and --stride score a text; --task brings its own.")
+    name, about = Path(arguments.task).stem, {"data": arguments.task, "step": step}
+    found = tasks.evaluate(
+      where,
+      arguments.task,
+      step,
+      metrics=[metric for metric in arguments.metrics.split(",") if metric],
+      limit=arguments.limit,
+      max_new_tokens=arguments.max_new_tokens,
+    )
+  if arguments.task or arguments.json:
+    found = result_file.write(arguments.json or where, name, found, argv, **about)
+  print(json.dumps(found, indent=2))
   return 0
 
 
