@@ -139,7 +139,7 @@ def _parser():
 
   p = verb("tokenizer", "Train a tokenizer on an experiment's text, or show how some cut a text.")
   p.add_argument("show", nargs="*", metavar="show TEXT", help="print its pieces; - : from stdin")
-  p.add_argument("--config", metavar="FILE[:MODE]", help="experiment; show: its trained kinds' text")
+  p.add_argument("--config", metavar="FILE[:MODE]", help="experiment, whose text is taken")
   p.add_argument("--vocab-size", type=int, help="special tokens included; default: the config's")
   p.add_argument("--name", help="byte, char, word, bpe, wordpiece, unigram; default: the config's")
   p.add_argument("--to", dest="target", help="folder for the tokenizer.json")
