@@ -102,57 +102,49 @@ class Search:
   step: jax.Array
 
 
-@functools.partial(
-  jax.jit,
-  static_argnames=("model", "beams", "size", "log_probs"),
-  donate_argnames=("state", "history"),
-)
-def search(
-  model,
-  params,
-  state,
-  token_R,
-  history: History | None,
-  rules: Rules,
-  ranking: Ranking,
-  limit,
-  *,
-  beams: int,
-  size: int,
-  log_probs: bool = False,
-) -> Hypotheses:
-  """The best `beams` sequences that the search ends with.
+def search_from(state, token_R, history, beams: int, size: int, log_probs: bool = False) -> Search:
+  """Where a search starts.
 
-  A hypothesis ends with an end token, if it is then among the best `beams` candidates of its
-  prompt, or with token number `limit`. Hypotheses that ended with less than the best possible worth
-  and empty places (score -inf) stand at the end.
+  Args:
+    state, history: of `beams` equal rows for each prompt.
+    token_R: the token of each row that comes next.
+    beams: hypotheses of each prompt.
+    size: columns for new tokens.
+    log_probs: whether log-probabilities are wanted.
+  """
+  shape = len(token_R) // beams, beams
+
+  def hypotheses(first):
+    score_BK = jnp.full(shape, _EMPTY).at[:, 0].set(first)
+    log_probs_BKN = jnp.zeros((*shape, size)) if log_probs else None
+    return Hypotheses(score_BK, jnp.full((*shape, size), -1, jnp.int32), log_probs_BKN)
+
+  # One open hypothesis: equal ones would stay equal.
+  running, ended = hypotheses(0.0), hypotheses(_EMPTY)
+  open_B = jnp.ones(shape[:1], bool)
+  return Search(state, history, jnp.asarray(token_R), running, ended, open_B, jnp.int32(0))
+
+
+@functools.partial(jax.jit, static_argnames="model", donate_argnames="begin")
+def search(model, params, begin: Search, rules: Rules, ranking: Ranking, limit) -> Search:
+  """The search when every prompt is done; its `ended` are the best sequences found.
+
+  A hypothesis ends with an end token, if it is then among the K best candidates of its prompt, or
+  with token number `limit`.
 
   Args:
     model, params: the decoder, its parameters `unstacked`.
-    state, history: of `beams` equal rows for each prompt; used up.
-    token_R: the token of each row that comes next.
+    begin: where it starts; used up.
     rules: what changes the log-probabilities; which tokens end a row.
     ranking: of what has ended.
-    limit: tokens to make, at most `size`, traced.
-    beams: hypotheses of each prompt.
-    size: columns of the result.
-    log_probs: whether log-probabilities are wanted.
+    limit: tokens to make, at most as there are columns, traced.
 
   Source: Freitag & Al-Onaizan 2017, arXiv:1702.01806, section 2; length penalty and stopping as
   transformers has them (generation/utils.py, `_beam_search`).
   """
-  shape = token_R.shape[0] // beams, beams
-  tokens_BKN = jnp.full((*shape, size), -1, jnp.int32)
-  none = Hypotheses(
-    jnp.full(shape, _EMPTY), tokens_BKN, jnp.zeros((*shape, size)) if log_probs else None
-  )
-  one = none.replace(score_BK=none.score_BK.at[:, 0].set(0.0))  # or all beams would be the same
-  begin = Search(
-    state, history, token_R, one, none, jnp.ones(shape[:1], bool), jnp.zeros((), jnp.int32)
-  )
   step = functools.partial(_step, model, params, rules, ranking, limit)
   unfinished = lambda s: (s.step < limit) & s.open_B.any()
-  return jax.lax.while_loop(unfinished, step, begin).ended
+  return jax.lax.while_loop(unfinished, step, begin)
 
 
 def _step(model, params, rules, ranking, limit, s: Search) -> Search:

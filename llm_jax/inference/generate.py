@@ -11,7 +11,7 @@ import numpy as np
 
 from llm_jax.errors import UserError, unknown
 from llm_jax.inference import reading
-from llm_jax.inference.beam import Ranking, search
+from llm_jax.inference.beam import Ranking, search, search_from
 from llm_jax.inference.loop import decode, decoding_from
 from llm_jax.inference.options import Options
 from llm_jax.inference.rules import NONE_ALLOWED
@@ -193,21 +193,10 @@ def _chunks(model, params, rows, options: Options, chunk: int, texts=None):
 
 def _searched(model, params, begin, options: Options, rules) -> list[Generated]:
   """The best rows of a beam search for each prompt."""
+  size = reading.bucket(options.max_new_tokens)
+  begin = search_from(*begin, options.beams, size, options.return_log_probs)
   ranking = Ranking.of(options.length_penalty, options.early_stopping, options.max_new_tokens)
-  state, token_R, history = begin
-  found = search(
-    model,
-    params,
-    state,
-    token_R,
-    history,
-    rules,
-    ranking,
-    options.max_new_tokens,
-    beams=options.beams,
-    size=reading.bucket(options.max_new_tokens),
-    log_probs=options.return_log_probs,
-  )
+  found = search(model, params, begin, rules, ranking, options.max_new_tokens).ended
   found = jax.device_get(jax.tree.map(lambda a: a[:, : options.num_return_sequences], found))
   missing_B = ~np.isfinite(found.score_BK).all(1)
   if missing_B.any():
