@@ -23,7 +23,7 @@ pytestmark = [
   pytest.mark.usefixtures("quick_compilation"),
 ]
 
-TOKENIZER = tokenizers.get(ConfigDict({"name": "byte"}), [])
+TOKENIZER = tokenizers.get(ConfigDict({"name": "byte", "vocab_size": 0}), [])
 ITEMS = [
   {"q": "two and two are", "options": ["four", "a fish", "many"], "label": 0},
   {"q": "the sky is", "options": ["blue", "under the table"], "label": 0},
@@ -80,7 +80,7 @@ def run(monkeypatch):
     return jnp.asarray(0.3 * noise + ("scale" in str(path[-1])), jnp.float32)
 
   params = jax.tree_util.tree_map_with_path(draw, abstract_params(model))
-  found = runs.Trained(base(), TOKENIZER, model, params, "")
+  found = runs.Trained(base(), TOKENIZER, model, params, labels=(), text_sha256="")
   monkeypatch.setattr(runs, "read", lambda folder, step: found)
   return found
 

@@ -35,7 +35,7 @@ MODELS = {
     "pattern": ("attention", "cross_attention", "mlp"),
   },
 }
-TOKENIZER = tokenizers.get(ConfigDict({"name": "byte"}), [])
+TOKENIZER = tokenizers.get(ConfigDict({"name": "byte", "vocab_size": 0}), [])
 V = TOKENIZER.vocab_size
 rng = np.random.default_rng(0)
 TEXTS = [rng.integers(0, V, length).astype(np.int32) for length in (3, 40, 17, 2)]
@@ -126,7 +126,7 @@ def run(monkeypatch):
   model, params = made("rope")
   config = base()
   config.seq_len, config.batch_size, config.data.pack = 64, 2, False
-  found = runs.Trained(config, TOKENIZER, model, params, "")
+  found = runs.Trained(config, TOKENIZER, model, params, labels=(), text_sha256="")
   monkeypatch.setattr(runs, "read", lambda folder, step: found)
   return found
 
