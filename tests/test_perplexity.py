@@ -4,6 +4,7 @@ Legend: B batch, T position, V vocabulary.
 """
 
 import itertools
+import json
 import math
 
 import jax
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from llm_jax import command_line
 from llm_jax.config import base
 from llm_jax.data import tokenizers
 from llm_jax.errors import UserError
-from llm_jax.evaluation import likelihood, perplexity, token_scores
+from llm_jax.evaluation import likelihood, perplexity, tasks, token_scores
+from llm_jax.inference.generate import generate
 from llm_jax.models.build import abstract_params, build
 from llm_jax.models.spec import model_config
 from llm_jax.training import runs
@@ -174,6 +177,24 @@ def test_continuations_are_scored_in_batches_as_by_hand():
     likelihood.continuations(model, params, TOKENIZER, [("a", "b"), ("a", "")])
 
 
+class Pairs:
+  """A tokenizer of bytes in which "ab" and a space with the "y" behind it are one token each."""
+
+  begin_id = TOKENIZER.begin_id
+
+  def encode(self, text):
+    return list(text.replace("ab", "\x01").replace(" y", "\x02").encode())
+
+
+def test_a_token_across_the_border_belongs_to_the_continuation():
+  model, params = made("rope")
+  pairs = [("xa", "b"), ("x ", "y"), ("x", " y")]
+  found = likelihood.continuations(model, params, Pairs(), pairs)
+  nats, _ = by_hand(model, params, [[Pairs.begin_id, ord("x")]] * 2, [1, 2])
+  assert [one.tokens for one in found] == [1, 1, 1]
+  np.testing.assert_allclose([-one.nats for one in found], nats[[0, 1, 1]], rtol=1e-5)
+
+
 def test_a_context_too_long_for_the_model_is_cut_at_its_beginning_and_counted():
   model, params = made("learned")
   text = "0123456789" * 5
@@ -235,3 +256,34 @@ def test_choices_are_normalised_by_their_bytes_and_tokens(monkeypatch):
   assert found == right | {"examples": 4, "cut": 1}
   with pytest.raises(UserError, match="Item 0 has 2 choices"):
     likelihood.multiple_choice(None, None, None, [("", ["x", "short"], 2)])
+
+
+def test_tasks_of_text_are_scored_and_written_with_their_command(run, tmp_path, capsys):
+  loaded = (run.model, run.params, TOKENIZER)
+  prompts = ["ab", "a longer prompt"]
+  made_alone = [
+    generate(*loaded[:2], [prompt], tokenizer=TOKENIZER, max_new_tokens=6)[0] for prompt in prompts
+  ]
+  lines = [{"prompt": prompts[0], "references": ["?", made_alone[0]]}]
+  lines += [{"prompt": prompts[1], "references": ["zzz"], "stop": [made_alone[1][0]]}]
+  path = tmp_path / "words.jsonl"
+  path.write_text("\n".join(map(json.dumps, lines)))
+  argv = ["evaluate", f"--workdir={tmp_path}", f"--task={path}", "--max-new-tokens=6"]
+  assert command_line.main([*argv, "--metrics=exact_match,rouge"]) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert found["scores"]["exact_match"] == 0.5
+  assert found["scores"].keys() >= {"rouge1", "rougeLsum", "examples"}
+  assert found == json.loads((tmp_path / "evaluation-words.json").read_text())
+  assert command_line.main([*argv, "--data=x"]) == 2
+  path.write_text('{"text": "some words here "}\n{"text": "two\\nwords"}')
+  words = [("some words ", "here"), ("two\n", "words")]
+  nats = [one.nats for one in likelihood.continuations(*loaded, words)]
+  last = tasks.evaluate("", path)
+  assert last["perplexity"] == pytest.approx(np.exp(-np.mean(nats)), rel=1e-5)
+  assert (last["examples"], last["cut"]) == (2, 0)
+
+
+def test_a_prompt_without_room_for_its_answer_is_named():
+  examples = [{"prompt": "a", "references": ["b"]}, {"prompt": "a" * 19, "references": ["b"]}]
+  with pytest.raises(UserError, match="Example 2 needs 25 positions"):
+    tasks.generation(*made("learned"), TOKENIZER, examples, ["f1"], 5)
