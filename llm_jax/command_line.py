@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llm_jax import config as config_schema
 from llm_jax.errors import UserError, unknown
+from llm_jax.inference import flags as decoding_flags
 
 _DEFAULT_COMPARISON = config_schema.EXPERIMENTS / "compare_quick.py"
 
@@ -28,6 +29,7 @@ verbs:
                python launch.py evaluate --workdir=runs/llama --task=questions.jsonl
   generate   continue a prompt with a trained run, as it is made
                python launch.py generate --workdir=runs/llama --prompt="The function returns"
+               python launch.py generate --workdir=runs/llama --prompts-file=lines.txt --json
   import     make a run folder of a published checkpoint, for the verbs above and init_from
                python launch.py import --from=path/to/hf_folder --workdir=runs/imported
   export     write a run as the published checkpoint that transformers opens
@@ -117,15 +119,10 @@ def _parser():
   p.add_argument("--max-new-tokens", type=int, default=64, help="of a generated text; default 64")
   p.add_argument("--json", help="file to write; default with --task: WORKDIR/evaluation-TASK.json")
 
-  p = verb("generate", "Continue a prompt with a trained run; the text streams as it is made.")
+  p = verb("generate", "Continue prompts with a trained run; a single text streams as it is made.")
   p.add_argument("--workdir", required=True, help="run folder")
-  p.add_argument("--prompt", required=True, help="text to continue")
-  p.add_argument("--max-new-tokens", type=int, help="default 256, or what fits")
-  p.add_argument("--temperature", type=float, default=0.8, help="0: greedy; default 0.8")
-  p.add_argument("--top-k", type=int, default=0, help="keep the k likeliest tokens; 0: all")
-  p.add_argument("--top-p", type=float, default=0.95, help="keep this much probability")
-  p.add_argument("--seed", type=int, default=0, help="of the sampling")
   p.add_argument("--step", default="best", help="checkpoint: a number, latest or best")
+  decoding_flags.add(p)
 
   p = verb("import", "Make a run folder of a published checkpoint.")
   p.add_argument("--from", dest="source", required=True, help="its folder, or one weights file")
@@ -231,18 +228,14 @@ def _evaluate(arguments, overrides, argv):
 
 def _generate(arguments, overrides, argv):
   _no_overrides(overrides)
+  options = decoding_flags.options(arguments)
   _start_jax()
   from llm_jax.inference import prompt
 
+  prompts = decoding_flags.prompts(arguments)
+  size, as_json = arguments.batch_size, arguments.json
   prompt.to_terminal(
-    arguments.workdir,
-    arguments.prompt,
-    arguments.step,
-    max_new_tokens=arguments.max_new_tokens,
-    temperature=arguments.temperature,
-    top_k=arguments.top_k,
-    top_p=arguments.top_p,
-    seed=arguments.seed,
+    arguments.workdir, prompts, arguments.step, batch_size=size, as_json=as_json, **options
   )
   return 0
 

@@ -101,6 +101,11 @@ def stream(
     yield _shown(pieces, options, tokenizer)
 
 
+def check(model, prompts, *, tokenizer=None, **options) -> None:
+  """Raises the UserError that `generate` would raise for these arguments before it decodes."""
+  _check(model, _encode(model, prompts, tokenizer), _options(options, tokenizer))
+
+
 def _options(given: dict, tokenizer) -> Options:
   valid = [field.name for field in dataclasses.fields(Options)]
   for name in given:

@@ -1,13 +1,16 @@
-"""Text from a run folder: its model, parameters and tokenizer, and the decoding of a prompt."""
+"""Text from a run folder: its model, parameters and tokenizer, and the decoding of prompts."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from llm_jax.inference import generate
+from llm_jax.inference.generate import Generated
 from llm_jax.training import runs
 
 _NEW_TOKENS = 256
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 def continuation(folder: Path | str, prompt: str, step: str = "best", **options) -> Iterator[str]:
@@ -17,48 +20,96 @@ def continuation(folder: Path | str, prompt: str, step: str = "best", **options)
     folder: a run folder.
     prompt: what stands before it.
     step: the checkpoint: a number, "latest" or "best".
-    **options: those of `generate`; a temperature of 0 is greedy.
+    **options: those of `generate`; it samples if they name no method.
 
   Raises:
     UserError: no run there, or an option out of range.
   """
-  return _pieces(runs.read(folder, step), prompt, options)
-
-
-def _pieces(run, prompt: str, options: dict) -> Iterator[str]:
-  if options.get("max_new_tokens") is None:
-    options["max_new_tokens"] = _room(run, prompt)
-  if options.get("temperature") == 0:
-    options = {k: v for k, v in options.items() if k not in ("temperature", "top_k", "top_p")}
-  else:
-    options["method"] = "sample"
-  yield from (
-    piece
-    for [piece] in generate.stream(
-      run.model, run.params, [prompt], tokenizer=run.tokenizer, **options
-    )
-  )
-
-
-def _room(run, prompt: str) -> int:
-  """As many new tokens as one would want to read, and as the model has positions for."""
-  spec = run.model.spec
-  if not spec.max_length:
-    return _NEW_TOKENS
-  # An answer has positions of its own.
-  used = 0 if spec.kind == "encoder_decoder" else len(run.tokenizer.encode(prompt)) + 1
-  return max(1, min(_NEW_TOKENS, spec.max_length - used))
-
-
-def to_terminal(folder: str, prompt: str, step: str, **options) -> None:
-  """Prints the prompt and its continuation, or an encoder-decoder's answer alone, each piece as
-  soon as it is there."""
   run = runs.read(folder, step)
-  pieces = _pieces(run, prompt, options)
-  first = next(pieces, "")  # a mistake is told before anything is printed
-  sys.stdout.write(first if run.model.spec.kind == "encoder_decoder" else prompt + first)
-  for piece in pieces:
+  options = _settled(run, [prompt], {"method": "sample", **options})
+  for [piece] in generate.stream(
+    run.model, run.params, [prompt], tokenizer=run.tokenizer, **options
+  ):
+    yield piece
+
+
+def to_terminal(
+  folder: str, prompts: list[str], step: str, batch_size: int, as_json: bool = False, **options
+) -> None:
+  """Prints each prompt with its continuation, or an encoder-decoder's answer alone.
+
+  A single text streams. Several come a batch at a time, under headings; as JSON one object a
+  prompt, on a line, with `texts`, `ids`, `log_probs` and, of a beam, `scores`.
+  """
+  run = runs.read(folder, step)
+  options = _settled(run, prompts, options)
+  generate.check(run.model, prompts, tokenizer=run.tokenizer, **options)  # before anything is shown
+  if as_json:
+    for prompt, rows in _batches(run, prompts, batch_size, options):
+      print(json.dumps(_described(prompt, rows), ensure_ascii=False), flush=True)
+  elif len(prompts) == 1 and options.get("num_return_sequences", 1) == 1:
+    _stream(run, prompts, options)
+  else:
+    _list(run, _batches(run, prompts, batch_size, options), len(prompts))
+
+
+def _settled(run, prompts: list[str], options: dict) -> dict:
+  """The options with as many new tokens as one would want to read, and as the model has positions
+  for behind the longest prompt."""
+  if options.get("max_new_tokens") is not None:
+    return options
+  room, spec = _NEW_TOKENS, run.model.spec
+  if spec.max_length:
+    # An answer has positions of its own.
+    answers = spec.kind == "encoder_decoder"
+    used = 0 if answers else max(len(run.tokenizer.encode(prompt)) + 1 for prompt in prompts)
+    room = max(1, min(room, spec.max_length - used))
+  return {**options, "max_new_tokens": room}
+
+
+def _batches(run, prompts, size: int, options) -> Iterator[tuple[str, list[Generated]]]:
+  """Each prompt with its rows."""
+  count = options.get("num_return_sequences", 1)
+  for first in range(0, len(prompts), size):
+    batch, seed = prompts[first : first + size], options.get("seed", 0) + first
+    given = {**options, "seed": seed, "return_log_probs": True}
+    rows = generate.generate(run.model, run.params, batch, tokenizer=run.tokenizer, **given)
+    for index, prompt in enumerate(batch):
+      yield prompt, rows[index * count : (index + 1) * count]
+
+
+def _described(prompt: str, rows: list[Generated]) -> dict:
+  found = {
+    "prompt": prompt,
+    "texts": [row.text for row in rows],
+    "ids": [row.ids for row in rows],
+    "log_probs": [[round(value, 6) for value in row.log_probs] for row in rows],
+  }
+  return found if rows[0].score is None else {**found, "scores": [row.score for row in rows]}
+
+
+def _stream(run, prompts, options) -> None:
+  pieces = generate.stream(run.model, run.params, prompts, tokenizer=run.tokenizer, **options)
+  [first] = next(pieces)
+  sys.stdout.write(_before(run, prompts[0]) + first)
+  for [piece] in pieces:
     sys.stdout.flush()
     sys.stdout.write(piece)
   sys.stdout.write("\n")
   sys.stdout.flush()
+
+
+def _list(run, batches, count: int) -> None:
+  for number, (prompt, rows) in enumerate(batches, 1):
+    for sample, row in enumerate(rows, 1):
+      of_prompt = f"prompt {number} of {count}" if count > 1 else ""
+      of_sample = f"text {sample} of {len(rows)}" if len(rows) > 1 else ""
+      heading = ", ".join(filter(None, (of_prompt, of_sample)))
+      print(f"--- {heading} ---\n{_before(run, prompt)}{row.text}\n", flush=True)
+
+
+def _before(run, prompt: str) -> str:
+  """The prompt that a text goes on with, fainter where there are shades; nothing before answers."""
+  if run.model.spec.kind == "encoder_decoder":
+    return ""
+  return f"{_DIM}{prompt}{_PLAIN}" if sys.stdout.isatty() else prompt
