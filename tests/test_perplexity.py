@@ -18,6 +18,7 @@ from llm_jax.config import base
 from llm_jax.data import tokenizers
 from llm_jax.errors import UserError
 from llm_jax.evaluation import likelihood, perplexity, tasks, token_scores
+from llm_jax.evaluation.scores import normal_form
 from llm_jax.inference.generate import generate
 from llm_jax.models.build import abstract_params, build
 from llm_jax.models.spec import model_config
@@ -239,8 +240,8 @@ def test_an_encoder_decoder_takes_the_context_for_its_source():
 
 
 def test_choices_are_normalised_by_their_bytes_and_tokens(monkeypatch):
-  nats = {"short": -4.0, "a long choice": -5.0, "äöü": -3.5, "x": -1.0}
-  tokens = {"short": 8, "a long choice": 2, "äöü": 9, "x": 1}
+  nats = {"short": -4.0, "a long choice": -5.0, "äöü": -2.0, "x": -1.0}
+  tokens = {"short": 8, "a long choice": 2, "äöü": 2, "x": 1}
   monkeypatch.setattr(
     likelihood,
     "continuations",
@@ -249,11 +250,11 @@ def test_choices_are_normalised_by_their_bytes_and_tokens(monkeypatch):
       for context, choice in pairs
     ],
   )
-  choices = ["short", "a long choice", "äöü"]  # nats a byte: -0.8, -0.38, -0.58
-  items = [("", choices, 1), ("c", choices, 1), ("", choices, 2), ("", ["x", "short"], 0)]
-  found = likelihood.multiple_choice(None, None, None, items)
-  right = {"acc": 2 / 4, "acc_norm": 2 / 4, "acc_norm_tokens": 1 / 4}  # items 3, 4; 1, 2; 3
-  assert found == right | {"examples": 4, "cut": 1}
+  choices = ["short", "a long choice", "äöü"]  # nats a byte: -0.8, -0.38, -0.33; a letter: -0.67
+  items = [("", choices, 2), ("c", choices, 2), ("", choices, 0), ("", choices, 1)]
+  found = likelihood.multiple_choice(None, None, None, [*items, ("", ["x", "short"], 0)])
+  right = {"acc": 3 / 5, "acc_norm": 2 / 5, "acc_norm_tokens": 1 / 5}  # items 1, 2, 5; 1, 2; 3
+  assert found == right | {"examples": 5, "cut": 1}
   with pytest.raises(UserError, match="Item 0 has 2 choices"):
     likelihood.multiple_choice(None, None, None, [("", ["x", "short"], 2)])
 
@@ -261,11 +262,10 @@ def test_choices_are_normalised_by_their_bytes_and_tokens(monkeypatch):
 def test_tasks_of_text_are_scored_and_written_with_their_command(run, tmp_path, capsys):
   loaded = (run.model, run.params, TOKENIZER)
   prompts = ["ab", "a longer prompt"]
-  made_alone = [
-    generate(*loaded[:2], [prompt], tokenizer=TOKENIZER, max_new_tokens=6)[0] for prompt in prompts
-  ]
-  lines = [{"prompt": prompts[0], "references": ["?", made_alone[0]]}]
-  lines += [{"prompt": prompts[1], "references": ["zzz"], "stop": [made_alone[1][0]]}]
+  texts = generate(*loaded[:2], prompts, tokenizer=TOKENIZER, max_new_tokens=6)
+  assert normal_form(texts[1])
+  lines = [{"prompt": prompts[0], "references": [texts[0]], "stop": [texts[0][1:3]]}]
+  lines += [{"prompt": prompts[1], "references": ["zzz", texts[1]]}]
   path = tmp_path / "words.jsonl"
   path.write_text("\n".join(map(json.dumps, lines)))
   argv = ["evaluate", f"--workdir={tmp_path}", f"--task={path}", "--max-new-tokens=6"]
