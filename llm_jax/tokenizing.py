@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_jax.data import tokenizers
-from llm_jax.data.tokenizers import Tokenizer
+from llm_jax.data.tokenizers import UNKNOWN_CHARACTER, Tokenizer
 from llm_jax.errors import UserError, unknown
 from llm_jax.training import inputs
 
@@ -105,8 +105,13 @@ def pieces(tokenizer: Tokenizer, ids: list[int]) -> list[tuple[str, int]]:
   pieces joined are the text."""
   stream = tokenizer.stream(special=True)
   found = [stream.push(index) for index in ids]
-  rest = stream.flush()
-  return [(piece + rest * (i == len(ids) - 1), ids[i]) for i, piece in enumerate(found)]
+  if found:
+    found[-1] += stream.flush()
+  for i in range(1, len(found)):
+    # What no character came of is told with the next id, but it is of the one before.
+    if not found[i - 1] and found[i].startswith(UNKNOWN_CHARACTER):
+      found[i - 1], found[i] = UNKNOWN_CHARACTER, found[i].removeprefix(UNKNOWN_CHARACTER)
+  return list(zip(found, ids, strict=True))
 
 
 def _get(name: str, config: ConfigDict) -> Tokenizer:

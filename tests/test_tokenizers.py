@@ -1,6 +1,7 @@
 """Tokenizers: round trips, one end token that no text makes, and streams of whole characters."""
 
 import json
+import random
 import threading
 import types
 
@@ -21,6 +22,8 @@ TEXTS = [
   "a\0b",
 ]
 TRAINING = TEXTS * 3 + ["the then there " * 30]
+LOSSLESS = ("byte", "bpe", "wordpiece", "unigram")
+UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
 def make(name, vocab_size=300, documents=TRAINING, cache_dir=None):
@@ -31,15 +34,16 @@ def make(name, vocab_size=300, documents=TRAINING, cache_dir=None):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
   folder = tmp_path_factory.mktemp("cache")
-  return {name: make(name, cache_dir=folder) for name in ("byte", "char", "bpe")}
+  return {name: make(name, cache_dir=folder) for name in tokenizers.KINDS}
 
 
-@hypothesis.given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+@hypothesis.given(UNICODE)
 @hypothesis.example("<|endoftext|>")
+@hypothesis.example("a" * 301)  # longer than WordPiece reads words
 @hypothesis.example(" \x85\u2028\ufeff\ufffd")
 @hypothesis.settings(deadline=None, max_examples=150)
-def test_any_text_comes_back_from_bytes_and_bpe(made, text):
-  for name in ("byte", "bpe"):
+def test_any_text_comes_back_from_what_is_made_of_bytes(made, text):
+  for name in LOSSLESS:
     assert made[name].decode(made[name].encode(text)) == text
 
 
@@ -55,14 +59,53 @@ def test_characters_keep_their_own_text_and_mark_all_other(made):
   assert made["char"].decode(made["char"].encode("then Ω")) == "then \ufffd"
 
 
+def test_words_keep_white_space_and_mark_what_is_unknown(made):
+  words = made["word"]
+  for text in (*TEXTS, "there  the\n\t there "):
+    assert words.decode(words.encode(text)) == text
+  assert len(words.encode("the then there ")) == 4
+  assert words.decode(words.encode("then whence there")) == "then\ufffd there"
+  # The most frequent come first, after the unknown ones.
+  assert words.encode("there") == [1] and words.encode("whence") == [0]
+  assert make("word", vocab_size=4).vocab_size == 4
+
+
 def test_bpe_has_the_size_asked_for_and_is_shorter_than_bytes(made):
   assert made["bpe"].vocab_size == 300
   assert len(made["bpe"].encode("the then there ")) < 8
-  with pytest.raises(UserError, match="at least 257"):
-    make("bpe", vocab_size=256)
 
 
-@pytest.mark.parametrize("name", ["byte", "char", "bpe"])
+@pytest.mark.parametrize("name", ["wordpiece", "unigram"])
+def test_pieces_are_longer_than_bytes_and_as_many_as_asked_for(made, name, tmp_path):
+  assert made[name].vocab_size <= 300
+  assert len(made[name].encode("the then there ")) < 8
+  documents = ["".join(random.Random(i).choices("abc de\n", k=400)) for i in range(40)]
+  assert make(name, 320, documents, tmp_path).vocab_size == 320
+
+
+def test_wordpiece_takes_the_longest_piece_that_fits():
+  made = make("wordpiece", 262, ["abcd abcd ab abc abcd"] * 9)
+  pieces = [made.decode([index]) for index in made.encode("abcdab abcab")]
+  assert pieces[:2] == ["abcd", "ab"] and "".join(pieces) == "abcdab abcab"
+
+
+def test_training_again_gives_the_same_tokenizer(tmp_path):
+  documents = ["".join(random.Random(i).choices("abc de\n", k=400)) for i in range(40)]
+  for name in ("word", "bpe", "wordpiece", "unigram"):
+    once, again = (make(name, 320, documents, tmp_path / part) for part in ("once", "again"))
+    assert once.sha256 == again.sha256
+
+
+@pytest.mark.parametrize(("name", "least"), [("word", 3), *((n, 257) for n in LOSSLESS[1:])])
+def test_a_vocabulary_too_small_is_told_the_least(name, least):
+  with pytest.raises(UserError, match=f"at least {least} .*found {least - 1}"):
+    make(name, vocab_size=least - 1)
+  config = types.SimpleNamespace(name=name, vocab_size=least + 1)
+  with pytest.raises(UserError, match=f"at least {least + 2} "):
+    tokenizers.get(config, TRAINING, special=(("[MASK]",), ("[SEP]",)))
+
+
+@pytest.mark.parametrize("name", tokenizers.KINDS)
 def test_no_text_encodes_to_the_end_token(made, name, tmp_path):
   made[name].save(tmp_path)
   for tokenizer in (made[name], tokenizers.load(tmp_path)):
@@ -73,12 +116,12 @@ def test_no_text_encodes_to_the_end_token(made, name, tmp_path):
     assert framed[0].tolist() == [tokenizer.end_id, *ids, tokenizer.end_id]
     assert framed[1].tolist() == [tokenizer.end_id] * 2
     assert framed[0].dtype == np.int32
-    if name != "char":
+    if name in LOSSLESS:
       assert tokenizer.decode(framed[0]) == text  # an end token is no text
     assert min(ids) >= 0 and max(ids) < tokenizer.vocab_size and tokenizer.end_id >= 0
 
 
-@pytest.mark.parametrize("name", ["byte", "char", "bpe"])
+@pytest.mark.parametrize("name", tokenizers.KINDS)
 def test_a_saved_tokenizer_is_the_same_one(made, name, tmp_path):
   made[name].save(tmp_path / "own.json")
   loaded = make(str(tmp_path / "own.json"))
@@ -90,9 +133,9 @@ def test_a_saved_tokenizer_is_the_same_one(made, name, tmp_path):
   assert all(loaded.encode(text) == made[name].encode(text) for text in TEXTS)
 
 
-@pytest.mark.parametrize("name", ["byte", "char", "bpe"])
+@pytest.mark.parametrize("name", tokenizers.KINDS)
 @hypothesis.given(data=st.data())
-@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.settings(deadline=None, max_examples=100)
 def test_a_stream_gives_whole_characters_and_loses_nothing(made, name, data):
   tokenizer = made[name]
   some_ids = st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=12)
@@ -258,5 +301,6 @@ def test_a_wrong_name_or_file_is_told(tmp_path):
   (tmp_path / "tokenizer.json").write_text('{"half": ')
   with pytest.raises(UserError, match=r"is not a tokenizer\.json"):
     make(str(tmp_path))
-  with pytest.raises(UserError, match="found no text"):
-    make("char", documents=[""])
+  for name in tokenizers.KINDS[1:]:
+    with pytest.raises(UserError, match="found no text"):
+      make(name, documents=[""])

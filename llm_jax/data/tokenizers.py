@@ -17,7 +17,16 @@ from llm_jax.data.tokenizer_training import KINDS, UNKNOWN_CHARACTER
 from llm_jax.data.world_vocabulary import WorldVocabulary
 from llm_jax.errors import UserError, unknown
 
-__all__ = ["KINDS", "SETTINGS", "Stream", "Tokenizer", "Vocabulary", "get", "load"]
+__all__ = [
+  "KINDS",
+  "SETTINGS",
+  "UNKNOWN_CHARACTER",
+  "Stream",
+  "Tokenizer",
+  "Vocabulary",
+  "get",
+  "load",
+]
 
 END = special_tokens.END[0]
 

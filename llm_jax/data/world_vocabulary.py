@@ -102,10 +102,11 @@ class WorldVocabulary:
 
   def add_special_tokens(self, names: Sequence[str]) -> None:
     """A new name takes `END_ID` if that is free, else the id after the last."""
-    for name in names:
+    used = {*self._pieces, *self._special.values()}
+    for name in dict.fromkeys(names):
       if name not in self._special:
-        used = {*self._pieces, *self._special.values()}
-        self._special[name] = END_ID if END_ID not in used else max(used) + 1
+        self._special[name] = max(used) + 1 if END_ID in used else END_ID
+        used.add(self._special[name])
 
   def get_added_tokens_decoder(self) -> dict[int, tokenizers.AddedToken]:
     """The special tokens by id."""
