@@ -12,6 +12,7 @@ from llm_jax.config import base
 from llm_jax.data import tokenizer_files, tokenizers
 from llm_jax.data.tokenizers import Tokenizer
 from llm_jax.errors import UserError
+from llm_jax.inference import settings
 from llm_jax.interop import files
 from llm_jax.interop.pretrained import load_pretrained, save_pretrained
 from llm_jax.models import build
@@ -44,6 +45,7 @@ def import_run(source: Path | str, folder: Path | str, tokenizer: str | None = N
     config = _config(model.spec, text, Path(folder))
     if text is not None:
       inputs.model_config(config, text)  # refuses a tokenizer with more ids than the model
+    _import_generation(Path(source).expanduser(), made)
     workdir.write_json(made / "config.json", config.to_dict())
     workdir.write_json(made / "environment.json", workdir.environment())
     _save(made, config, params, text)
@@ -77,8 +79,8 @@ def export_run(folder: Path | str, target: Path | str, step: str = "best") -> st
       config = workdir.read_config(folder)
       model = build.build(config.model, config.dtype)
       params = checkpoints.load_params(folder, step)
-    if generation := _generation(model.spec, text):
-      files.write_json(made / "generation_config.json", generation)
+    if generation := _generation(model.spec, text, folder):
+      files.write_json(made / settings.FILE, generation)
     save_pretrained(made, model, params)
   return f"{folder} is in {target}: {', '.join(sorted(p.name for p in target.iterdir()))}."
 
@@ -168,16 +170,30 @@ def _export_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
   files.write_json(folder / tokenizers.SETTINGS[0], settings)
 
 
-def _generation(spec: Spec, text: Tokenizer | None) -> dict:
-  """generation_config.json: the tokens that decoding begins and ends with, as far as known."""
+def _import_generation(source: Path, folder: Path) -> None:
+  """Puts what a published folder says of decoding into a run folder; config.json of older ones."""
+  if (source / settings.FILE).exists():
+    shutil.copyfile(source / settings.FILE, folder / settings.FILE)
+    settings.read(folder)  # refuses what `generate` would refuse
+  elif (source / files.CONFIG).exists():
+    config = files.read_json(source / files.CONFIG)
+    found = {name: config[name] for name in settings.NAMES if config.get(name) is not None}
+    files.write_json(folder / settings.FILE, found)
+
+
+def _generation(spec: Spec, text: Tokenizer | None, folder: Path) -> dict:
+  """generation_config.json: what the run was imported with, and the tokens that decoding begins and
+  ends with, as far as known."""
   if "language_model" not in spec.heads or spec.kind == "encoder":
     return {}
+  there = folder / settings.FILE
+  imported = files.read_json(there) if there.exists() else {}
   answers = spec.kind == "encoder_decoder"
   found = {"decoder_start_token_id": spec.decoder_start_id} if answers else {}
-  if text is None:
-    return found
-  if not answers or text.begin_id != text.end_id:  # sources may have no token before them
-    found["bos_token_id"] = text.begin_id
-  if text.pad_id is not None:
-    found["pad_token_id"] = text.pad_id
-  return {**found, "eos_token_id": text.end_id}
+  if text is not None:
+    found["eos_token_id"] = imported.get("eos_token_id", text.end_id)  # there may be several
+    if not answers or text.begin_id != text.end_id:  # sources may have no token before them
+      found["bos_token_id"] = text.begin_id
+    if text.pad_id is not None:
+      found["pad_token_id"] = text.pad_id
+  return {**imported, **found}

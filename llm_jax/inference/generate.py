@@ -74,7 +74,8 @@ def generate(
     if tokenizer is not None:
       special = _answers(model)
       made = [
-        dataclasses.replace(row, text=tokenizer.decode(row.ids, special=special)) for row in made
+        dataclasses.replace(row, text=tokenizer.decode(row.ids, special, before))
+        for row, before in zip(made, _before(model, rows, options), strict=True)
       ]
   else:
     parts = []
@@ -139,6 +140,12 @@ def _answers(model) -> bool:
   return model.spec.kind == "encoder_decoder"
 
 
+def _before(model, rows, options: Options) -> list:
+  """What the text of each row that is made goes on with: its prompt, or nothing."""
+  copies = range(options.num_return_sequences)
+  return [() if _answers(model) else row for row in rows for _ in copies]
+
+
 def _shown(rows: list[Generated], options: Options, tokenizer) -> list:
   if options.return_log_probs:
     return rows
@@ -159,8 +166,8 @@ def _pieces(model, params, rows, options: Options, tokenizer, chunk: int):
   if tokenizer is None:
     yield from _chunks(model, params, rows, options, chunk)
     return
-  count = len(rows) * options.num_return_sequences
-  texts = [Text(tokenizer, _answers(model), options.stops) for _ in range(count)]
+  special, stops = _answers(model), options.stops
+  texts = [Text(tokenizer, special, stops, ids) for ids in _before(model, rows, options)]
   yield from _chunks(model, params, rows, options, chunk, texts)
   nothing = [] if options.return_log_probs else None
   yield [Generated([], text.flush(), nothing) for text in texts]

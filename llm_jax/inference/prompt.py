@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm_jax.inference import generate
+from llm_jax.inference import generate, settings
 from llm_jax.inference.generate import Generated
 from llm_jax.training import runs
 
@@ -26,7 +26,7 @@ def continuation(folder: Path | str, prompt: str, step: str = "best", **options)
     UserError: no run there, or an option out of range.
   """
   run = runs.read(folder, step)
-  options = _settled(run, [prompt], {"method": "sample", **options})
+  options = _settled(run, [prompt], {**settings.read(folder), "method": "sample", **options})
   for [piece] in generate.stream(
     run.model, run.params, [prompt], tokenizer=run.tokenizer, **options
   ):
@@ -42,7 +42,7 @@ def to_terminal(
   prompt, on a line, with `texts`, `ids`, `log_probs` and, of a beam, `scores`.
   """
   run = runs.read(folder, step)
-  options = _settled(run, prompts, options)
+  options = _settled(run, prompts, {**settings.read(folder), **options})
   generate.check(run.model, prompts, tokenizer=run.tokenizer, **options)  # before anything is shown
   if as_json:
     for prompt, rows in _batches(run, prompts, batch_size, options):

@@ -10,9 +10,12 @@ class Text:
     stopped: whether the text has ended with a stop string.
   """
 
-  def __init__(self, tokenizer, special: bool, stops: Sequence[str] = ()):
-    """Args: a tokenizer; whether special tokens are shown; the stop strings, none of them empty."""
-    self._stream, self._stops = tokenizer.stream(special=special), stops
+  def __init__(
+    self, tokenizer, special: bool, stops: Sequence[str] = (), after: Sequence[int] = ()
+  ):
+    """Args: a tokenizer; whether special tokens are shown; the stop strings, none of them empty;
+    the ids that the text goes on with."""
+    self._stream, self._stops = tokenizer.stream(special=special, after=after), stops
     self._reach = max(map(len, stops), default=1) - 1  # of what a stop string may begin in
     self._tail, self.stopped = "", False
 
