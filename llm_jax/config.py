@@ -29,6 +29,8 @@ def base() -> ConfigDict:
       "seq_len": 128,
       "dtype": "float32",  # compute type; parameters and optimizer state stay float32
       "init_from": "",  # a run folder or checkpoint to take the parameters from
+      "model_from_source": False,  # with init_from: its tokenizer and its model, all but the heads
+      "freeze": (),  # regexes of the parameters that stay as they are, such as "embed/.*"
       "objective": "next_token",
       "objective_options": {},  # the objective's fields, see `objectives`
       "model": {},
@@ -52,6 +54,7 @@ def base() -> ConfigDict:
         "weight_decay": 0.1,
         "decay_mask": (),  # ((regex of a parameter path, decays?), ...); (): the layers' own rule
         "clip_norm": 1.0,  # 0: no clipping
+        "groups": (),  # ((regex of a parameter path, factor of the learning rate), ...)
         "accumulation": 1,  # micro-batches a step
       },
       "schedule": {

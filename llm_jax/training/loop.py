@@ -18,10 +18,9 @@ from rich.console import Console
 from llm_jax import objective
 from llm_jax.analysis import counts
 from llm_jax.errors import UserError
-from llm_jax.models import build
 from llm_jax.ops import forms
-from llm_jax.training import inputs, metrics, strategies, workdir
-from llm_jax.training.checkpoints import Checkpoints, check_shapes, load
+from llm_jax.training import inputs, metrics, source, strategies, workdir
+from llm_jax.training.checkpoints import Checkpoints
 from llm_jax.training.meter import Failed, Meter
 from llm_jax.training.step import TrainState
 
@@ -59,6 +58,7 @@ def train(config: ConfigDict, folder: Path | str, progress: bool = True) -> dict
   """
   folder = Path(folder)
   _check(config)
+  config = source.resolve(config, folder)
   workdir.check(folder, config)
   if (folder / _RESULT).exists():
     return workdir.read_json(folder / _RESULT)
@@ -137,7 +137,9 @@ class Run:
       self.strategy.describe(),
     )
     # Read before anything is written; a run that goes on has no use for it.
-    self._source = {} if (folder / "config.json").exists() else self._read_source()
+    starts = config.init_from and not (folder / "config.json").exists()
+    parts = (self.model, self._tokenizer, self._labels)
+    self._source = source.read(config, *parts) if starts else {}
     _log.info("forms: %s", ", ".join(sorted(taken)))
 
   def write(self) -> None:
@@ -185,27 +187,11 @@ class Run:
 
   def _initialised(self, state: TrainState) -> TrainState:
     """The state with the parameters of `config.init_from`, if there is one."""
-    if not self.config.init_from:
+    if not self._source:
       return state
-    params, self._source = self._source or self._read_source(), {}
     tree = self.strategy.to_checkpoint(state)
-    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
-    return self.strategy.from_checkpoint(tree.replace(params=params))
-
-  def _read_source(self) -> dict:
-    """The parameters of `config.init_from`; {} if there is none."""
-    source = self.config.init_from
-    if not source:
-      return {}
-    params, identity = load(Path(source))
-    # An imported checkpoint may have come without a tokenizer: None.
-    if identity.get("tokenizer", "") not in (None, self._identity["tokenizer"]):
-      raise UserError(
-        f"init_from={source} was trained with another tokenizer than this run's: its embeddings "
-        f"mean other pieces. Set --config.tokenizer.name={source}/{inputs.TOKENIZER}."
-      )
-    check_shapes(params, build.abstract_params(self.model), Path(source))
-    return params
+    taken, self._source = self._source, {}
+    return self.strategy.from_checkpoint(tree.replace(params=source.put(taken, tree.params)))
 
   def _check_identity(self, before: dict) -> None:
     if before["vocab_size"] != self._identity["vocab_size"]:

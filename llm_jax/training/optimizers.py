@@ -15,6 +15,7 @@ import optax.contrib
 from ml_collections import ConfigDict
 
 from llm_jax.errors import UserError, unknown
+from llm_jax.training.parameters import factors
 
 NAMES = ("adamw", "adam", "sgd", "lion", "adafactor", "muon")
 
@@ -41,17 +42,18 @@ def make(
   """The optimizer of a run: `update(grads, opt_state, params, learning_rate=...)`.
 
   Clipping by global norm, then the method, then decoupled weight decay (none for "adam"), then
-  the learning rate.
+  the learning rate, times the factor of the parameter's group.
 
   Args:
     config: `config.optimizer`.
-    params: parameters, or their shapes.
+    params: the parameters that are trained, or their shapes.
     axes: their logical axes, a like tree of tuples.
     undecayed: regexes of the paths that take no weight decay where config.decay_mask is empty;
       Muon leaves these to Adam in any case.
 
   Raises:
-    UserError: unknown name, a hyperparameter out of range, or a decay mask that misses parameters.
+    UserError: unknown name, a hyperparameter out of range, a decay mask that misses parameters,
+      or a group that matches none.
 
   Sources: Kingma & Ba 2015, arXiv:1412.6980; Loshchilov & Hutter 2019, arXiv:1711.05101; Chen et
   al. 2023 (Lion), arXiv:2302.06675; Shazeer & Stern 2018 (Adafactor, updates relative to each
@@ -65,7 +67,8 @@ def make(
   if config.weight_decay and config.name != "adam":
     mask = decay_mask(config.decay_mask, params, undecayed)
     steps.append(optax.add_decayed_weights(config.weight_decay, mask))
-  return optax.chain(*steps, _scale_by_learning_rate())
+  groups = factors(config.groups, params)
+  return optax.chain(*steps, _scale_by_learning_rate(groups))
 
 
 def _check(config):
@@ -96,11 +99,12 @@ def _method(config, params, axes, undecayed):
   return _muon(axes, matrices, optax.scale_by_adam(b1, b2, config.epsilon))
 
 
-def _scale_by_learning_rate():
+def _scale_by_learning_rate(groups):
   """Turns directions into updates with the learning rate given to `update`."""
 
   def update(updates, state, params=None, *, learning_rate, **_):
-    return jax.tree.map(lambda u: -learning_rate * u, updates), state
+    scale = lambda path, u: -(learning_rate * groups[path] if path in groups else learning_rate) * u
+    return _map_paths(scale, updates), state
 
   return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 

@@ -3,7 +3,7 @@
 Legend: A accumulated micro-batches, B batch rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from llm_jax.training.parameters import merge, split
 from llm_jax.training.schedules import Schedule
 
 
@@ -37,10 +38,12 @@ class TrainState:
   schedule: Schedule
 
 
-def initial_state(params, optimizer, key: jax.Array, schedule: Schedule) -> TrainState:
-  """The state before the first step."""
-  zero = jnp.zeros((), jnp.int32)
-  return TrainState(zero, params, optimizer.init(params), key, zero, zero, schedule)
+def initial_state(
+  params, optimizer, key: jax.Array, schedule: Schedule, frozen: Collection[str] = ()
+) -> TrainState:
+  """The state before the first step; the optimizer keeps nothing of what is frozen."""
+  zero, trained = jnp.zeros((), jnp.int32), split(params, frozen)[0]
+  return TrainState(zero, params, optimizer.init(trained), key, zero, zero, schedule)
 
 
 def make_train_step(
@@ -50,6 +53,7 @@ def make_train_step(
   *,
   accumulation: int = 1,
   axis_name: str | None = None,
+  frozen: Collection[str] = (),
 ) -> Callable:
   """Builds `train_step(state, batch) -> (state, metrics)`.
 
@@ -60,6 +64,7 @@ def make_train_step(
   Args:
     accumulation: micro-batches; must divide the rows of the batch (on each device).
     axis_name: the mapped axis to add up over, if the step runs under one.
+    frozen: paths of the parameters that stay as they are: the loss is not differentiated by them.
   """
 
   def total(tree):
@@ -70,21 +75,22 @@ def make_train_step(
     if axis_name:
       key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
     counts = total(objective.count(batch))
+    trained, fixed = split(state.params, frozen)
 
-    def loss_fn(params, index, micro_batch):
-      rngs = {"dropout": jax.random.fold_in(key, index)}
+    def loss_fn(trained, index, micro_batch):
+      rngs, params = {"dropout": jax.random.fold_in(key, index)}, merge(trained, fixed)
       sums, metrics = objective.loss(model, params, micro_batch, rngs, train=True)
       return sum(jax.tree.leaves(jax.tree.map(ratio, sums, counts))), metrics
 
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, pairs), grads = total(_accumulate(grad_fn, state.params, batch, accumulation))
+    (loss, pairs), grads = total(_accumulate(grad_fn, trained, batch, accumulation))
 
     learning_rate = state.schedule(state.step)
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(
-      grads, state.opt_state, state.params, learning_rate=learning_rate
+      grads, state.opt_state, trained, learning_rate=learning_rate
     )
-    params = optax.apply_updates(state.params, updates)
+    params = merge(optax.apply_updates(trained, updates), fixed)
 
     good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     keep = lambda new, old: jnp.where(good, new, old)

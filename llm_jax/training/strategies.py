@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from llm_jax.errors import UserError, unknown
 from llm_jax.models import build
 from llm_jax.models.partition import partition_spec
-from llm_jax.training import optimizers, schedules
+from llm_jax.training import optimizers, parameters, schedules
 from llm_jax.training.step import TrainState, initial_state, make_eval_step, make_train_step
 
 _log = logging.getLogger(__name__)
@@ -216,15 +216,16 @@ class _Parts:
     self.model, self.objective = model, objective
     self.axes = build.param_axes(model)
     self.schedule = schedules.make(config.schedule, config.optimizer.learning_rate, config.steps)
-    self.optimizer = optimizers.make(
-      config.optimizer, build.abstract_params(model), self.axes, build.undecayed(model)
-    )
+    params = build.abstract_params(model)
+    self.frozen = parameters.frozen(config.freeze, params)
+    trained, axes = (parameters.split(tree, self.frozen)[0] for tree in (params, self.axes))
+    self.optimizer = optimizers.make(config.optimizer, trained, axes, build.undecayed(model))
     self.accumulation = config.optimizer.accumulation
 
   def init(self, key, schedule):
     params_key, run_key = jax.random.split(key)
     params = build.init_params(self.model, params_key)
-    return initial_state(params, self.optimizer, run_key, schedule)
+    return initial_state(params, self.optimizer, run_key, schedule, self.frozen)
 
   def abstract_state(self):
     return jax.eval_shape(self.init, jax.random.PRNGKey(0), self.schedule)
@@ -236,6 +237,7 @@ class _Parts:
       self.optimizer,
       accumulation=self.accumulation,
       axis_name=axis_name,
+      frozen=self.frozen,
     )
 
   def eval_step(self, axis_name):
