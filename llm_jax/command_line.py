@@ -220,9 +220,12 @@ def _evaluate(arguments, overrides, argv):
       limit=arguments.limit,
       max_new_tokens=arguments.max_new_tokens,
     )
-  if arguments.task or arguments.json:
-    found = result_file.write(arguments.json or where, name, found, argv, **about)
-  print(json.dumps(found, indent=2))
+  keep = bool(arguments.task or arguments.json)
+  if keep:
+    found = result_file.result(name, found, argv, **about)
+  print(json.dumps(found, indent=2))  # first: scores are not lost to a file that fails
+  if keep:
+    result_file.write(arguments.json or where, found)
   return 0
 
 

@@ -144,13 +144,14 @@ def test_text_ends_before_the_first_stop_string():
 
 
 def test_a_result_tells_its_command_and_versions(tmp_path):
-  found = result_file.write(tmp_path, "a b/c", {"acc": 0.5}, ["evaluate", "--task=a b"], data="x")
+  found = result_file.result("a b/c", {"acc": 0.5}, ["evaluate", "--task=a b"], data="x")
+  assert result_file.write(tmp_path, found) == tmp_path / "evaluation-a_b_c.json"
   stored = json.loads((tmp_path / "evaluation-a_b_c.json").read_text())
   assert stored == found
   assert (stored["scores"], stored["data"]) == ({"acc": 0.5}, "x")
   assert stored["command"] == "python launch.py evaluate '--task=a b'"
   assert {"python", "jax", "flax", "sacrebleu", "scikit-learn"} <= stored["versions"].keys()
-  result_file.write(tmp_path / "new" / "file.json", "t", {})
+  result_file.write(tmp_path / "new" / "file.json", found)
   assert (tmp_path / "new" / "file.json").exists()
-  with pytest.raises(UserError):
-    result_file.write(tmp_path / "new" / "file.json" / "below.json", "t", {})
+  with pytest.raises(UserError, match="--json=FILE"):
+    result_file.write(tmp_path / "new" / "file.json" / "below.json", found)

@@ -2,12 +2,16 @@
 
 import contextlib
 import importlib.metadata
+import json
 import platform
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from llm_jax.errors import UserError
 from llm_jax.training import workdir
+from llm_jax.writing import whole_file
 
 # Whatever may change a score: the packages that compute, and those that count.
 _PACKAGES = (
@@ -27,28 +31,21 @@ _PACKAGES = (
 _ENVIRONMENT = ("commit", "platform", "cpu", "backend", "devices", "started")
 
 
-def write(where: Path | str, task: str, scores: dict, command: Sequence[str] = (), **about) -> dict:
-  """Writes a result whole or not at all, over an older one.
+def result(task: str, scores: dict, command: Sequence[str] = (), **about) -> dict:
+  """What `write` writes.
 
   Args:
-    where: a file, or a folder, which gets `evaluation-TASK.json`.
-    task: a name, of which letters, digits, dots, dashes and underscores go into the file's.
+    task: its name.
     scores: numbers by name, of any depth.
     command: the flags behind `launch.py`.
-    **about: what else belongs to the result: data, step, examples.
+    **about: what else belongs to the scores: data, step.
 
   Returns:
-    what was written: task, scores, what is about it, command, versions of the packages installed,
-    and the machine, the commit and the time as a run's environment.json has them.
-
-  Raises:
-    UserError: the file cannot be written.
+    task, scores, what is about them, command, versions of the packages installed, and the machine,
+    the commit and the time as a run's environment.json has them.
   """
-  where = Path(where)
-  if where.is_dir():
-    where = where / f"evaluation-{''.join(c if _plain(c) else '_' for c in task)}.json"
   environment = workdir.environment()
-  result = {
+  return {
     "task": task,
     "scores": scores,
     **about,
@@ -56,10 +53,34 @@ def write(where: Path | str, task: str, scores: dict, command: Sequence[str] = (
     "versions": versions(),
     "environment": {name: environment[name] for name in _ENVIRONMENT},
   }
-  with workdir.disk_errors(where.parent):
+
+
+def write(where: Path | str, result: dict) -> Path:
+  """Writes a result whole or not at all, over an older one.
+
+  Args:
+    where: a file, or a folder, which gets `evaluation-TASK.json` with all but letters, digits,
+      dots, dashes and underscores of the task's name replaced.
+    result: of `result`.
+
+  Returns:
+    the file.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  where = Path(where)
+  if where.is_dir():
+    where = where / f"evaluation-{re.sub(r'[^A-Za-z0-9._-]', '_', result['task'])}.json"
+  try:
     where.parent.mkdir(parents=True, exist_ok=True)
-  workdir.write_json(where, result)
-  return result
+    with whole_file(where) as file:
+      file.write((json.dumps(result, indent=2) + "\n").encode())
+  except OSError as error:
+    raise UserError(
+      f"The result cannot be written to {where}: {error.strerror}. Name another file: --json=FILE."
+    ) from error
+  return where
 
 
 def versions() -> dict[str, str]:
@@ -69,7 +90,3 @@ def versions() -> dict[str, str]:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       found[name] = importlib.metadata.version(name)
   return found
-
-
-def _plain(character):
-  return character.isascii() and (character.isalnum() or character in "._-")
