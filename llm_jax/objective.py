@@ -36,7 +36,7 @@ from ml_collections import ConfigDict
 
 import llm_jax.objectives
 from llm_jax.errors import UserError, unknown
-from llm_jax.ops.cross_entropy import cross_entropy
+from llm_jax.ops.cross_entropy import both_entropies
 
 
 def names() -> list[str]:
@@ -88,7 +88,7 @@ def count(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
   return {"tokens": jnp.sum(batch["weights"]), "rows": jnp.sum(_rows(batch), dtype=jnp.float32)}
 
 
-def sums(logits, collections, batch: dict[str, jax.Array]):
+def sums(logits, collections, batch: dict[str, jax.Array], label_smoothing: float = 0.0):
   """Sums of the losses over the batch, with the keys of `count`, and the metrics.
 
   The loss of a step is the sum of the ratios of both, after each was added up over micro-batches
@@ -98,15 +98,19 @@ def sums(logits, collections, batch: dict[str, jax.Array]):
     logits: (..., V) of each target.
     collections: what layers put aside; "losses" holds one value a row (a balance of experts).
     batch: "targets", int32 (...), "weights", float32 (...), and "segments" (B, T), 0 at padding.
+    label_smoothing: the share of each target that goes to the whole vocabulary.
 
   Returns:
     sums: "tokens", cross-entropy in nats; "rows", the layers' own losses.
-    metrics: name -> (sum, count).
+    metrics: name -> (sum, count), the cross-entropy without smoothing.
   """
-  loss, correct = cross_entropy(logits, batch["targets"])
+  loss, uniform, correct = both_entropies(logits, batch["targets"])
   weights, counts = batch["weights"], count(batch)
   nats, correct = jnp.sum(loss * weights), jnp.sum(correct * weights)
   metrics = {"loss": (nats, counts["tokens"]), "accuracy": (correct, counts["tokens"])}
+  if label_smoothing:
+    smoothed = (1 - label_smoothing) * nats + label_smoothing * jnp.sum(uniform * weights)
+    return with_side_losses(smoothed, metrics, collections, batch)
   return with_side_losses(nats, metrics, collections, batch)
 
 

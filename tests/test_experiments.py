@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 
 from llm_jax import config as config_schema
 from llm_jax import objective
+from llm_jax.data import records, tokenizers
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.models import build, spec
-from llm_jax.training import strategies
+from llm_jax.training import inputs, strategies
 from tests.parity.harness import quick_compilation
 
 FILES = sorted(config_schema.EXPERIMENTS.rglob("*.py"))
@@ -50,10 +51,55 @@ def tiny_model(name, **model_options):
   return config
 
 
+def model_and_batch(name):
+  """A tiny model without dropout, and a batch of eight rows for it, with its config."""
+  config = tiny_model(name, dropout_rate=0.0)
+  chosen = objective.make(config)
+  if chosen.FIELDS:
+    config.model.vocab_size = 0  # the tokenizer's
+    part = records.Records("samples", [sample(number) for number in range(24)], "")
+    text = inputs.Text(((part, 1.0),), ((part, 1.0),), "")
+    tokenizer = tokenizers.get(config.tokenizer, [], special=chosen.SPECIAL_TOKENS)
+    labels = inputs.load_labels(config, text)
+    batches = inputs.Batches(config, text, tokenizer, labels)
+    return config, inputs.model(config, tokenizer, labels), next(batches.train)
+  rng = np.random.default_rng(0)
+  shape = (8, T + 1)
+  segments = np.ones(shape, np.int32)
+  segments[1, 9:], segments[2, 12:] = 2, 0  # a packed row, and uneven padding
+  rows = {"tokens": rng.integers(0, V, shape), "segments": segments}
+  rows["document_ids"] = np.zeros(shape, np.int32)
+  vocabulary = Vocabulary.numbered(V, chosen.SPECIAL_TOKENS)
+  examples = [chosen.transform({k: v[b] for k, v in rows.items()}, vocabulary) for b in range(8)]
+  batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+  return config, build.build(config.model), batch
+
+
+def sample(number):
+  """A record with every field that an objective reads, few enough bytes for a tiny row."""
+  one, two = chr(97 + number), chr(98 + number)
+  return {
+    "text": f"{one}{two}",
+    "text_b": two,
+    "label": f"{number % 2}",
+    "words": [one, two],
+    "tags": ["B-x", "O"],
+    "source": f"{one} {two}",
+    "target": f"{two}{one}",
+    "question": f"{one}?",
+    "context": f"{one} {two} {one}",
+    "answers": [[two, 2]],
+    "id": f"{number}",
+  }
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_header_says_how_to_run_it_and_what_to_expect(name):
   header = (config_schema.EXPERIMENTS / f"{name}.py").read_text().split('"""')[1]
-  assert re.search(rf"Run: python launch.py( train --config=experiments/{name}.py)?\n", header)
+  header = re.sub(r" \\\n +", " ", header)  # a command of several lines
+  config, train = config_of(name), f"train --config=experiments/{name}.py"
+  data = "model" in config and objective.make(config).FIELDS and r" --config\.data\.path=\S+"
+  assert re.search(rf"Run: python launch.py( {train}{data or ''}( --config\.\S+=\S+)*)?\n", header)
   assert re.search(r"Takes: .+\n", header)
   assert re.search(r"Expect: .*\d\.\d", header)
 
@@ -65,31 +111,20 @@ def test_every_experiment_has_the_shared_names(name):
   assert set(config_schema.base()) <= set(config) | own
 
 
-@pytest.mark.parametrize("name", first_of_its_parts())
+@pytest.mark.parametrize("name", list(first_of_its_parts()))
 @quick_compilation()
 def test_one_device_pmap_and_mesh_give_one_loss_curve(name):
   """Three steps each: one device, pmap over eight, and 2 data x 2 fsdp x 2 tensor."""
-  rng = np.random.default_rng(0)
-  shape = (8, T + 1)
-  segments = np.ones(shape, np.int32)
-  segments[1, 9:], segments[2, 12:] = 2, 0  # a packed row, and uneven padding
-  rows = {"tokens": rng.integers(0, V, shape), "segments": segments}
-  rows["document_ids"] = np.zeros(shape, np.int32)
+  made = model_and_batch(name)
 
   def losses(devices, **parallel):
-    config = tiny_model(name)
+    config, model, batch = made
     config.parallel.update(parallel)
     config.steps, config.schedule.warmup_fraction = 3, 0.0
-    chosen = objective.make(config)
-    vocabulary = Vocabulary.numbered(V, chosen.SPECIAL_TOKENS)
-    strategy = strategies.make(config, build.build(config.model), chosen, devices)
+    strategy = strategies.make(config, model, objective.make(config), devices)
     state = strategy.init(jax.random.PRNGKey(0))
     found = []
     for _ in range(3):
-      examples = [
-        chosen.transform({k: v[b] for k, v in rows.items()}, vocabulary) for b in range(8)
-      ]
-      batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
       state, metrics = strategy.step(state, strategy.put(batch))
       found.append(float(np.asarray(metrics["loss"])))
     return found
