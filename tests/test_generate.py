@@ -125,19 +125,20 @@ def test_nothing_is_traced_for_other_lengths_and_numbers_of_a_bucket():
 
 
 class Letters:
-  """A tokenizer of two tokens a letter, so that half letters happen; a text is 33 .. 0."""
+  """A tokenizer of two tokens a letter, so that half letters happen; a text is 33 .. 0. Small
+  letters show that a text goes on with another."""
 
   begin_id, end_id = 33, 0
 
   def encode(self, text):
     return [token for letter in text for token in (ord(letter) % 30 + 1, 40)]
 
-  def decode(self, ids, special):
+  def decode(self, ids, special, after=()):
     assert not special
-    return "".join(chr(96 + token % 27) for token in ids)
+    return "".join(chr((96 if after else 64) + token % 27) for token in ids)
 
-  def stream(self, special):
-    held, decode = [], functools.partial(self.decode, special=special)
+  def stream(self, special, after=()):
+    held, decode = [], functools.partial(self.decode, special=special, after=after)
 
     class Pairs:
       def push(self, token):
@@ -155,7 +156,7 @@ def test_with_a_tokenizer_text_goes_in_and_comes_out():
   options = {"tokenizer": Letters(), "max_new_tokens": 11, "eos_token_id": None}
   texts = generate(model, params, ["ab", ""], **options)
   ids = generate(model, params, [[33, *Letters().encode("ab")], [33]], max_new_tokens=11)
-  assert texts == [Letters().decode(row, special=False) for row in ids]
+  assert texts == [Letters().decode(row, special=False, after=[33]) for row in ids]
   pieces = zip(*stream(model, params, ["ab", ""], chunk=4, **options), strict=True)
   assert ["".join(parts) for parts in pieces] == texts
 

@@ -117,7 +117,7 @@ class Digits:
   def encode(self, text):
     return [int(letter) for letter in text]
 
-  def decode(self, ids, special):
+  def decode(self, ids, special, after=()):
     assert special  # the sentinels of an answer
     return ",".join(map(str, ids))
 

@@ -101,10 +101,10 @@ class Letters:
   def encode(self, text):
     return [ord(letter) - 96 for letter in text]
 
-  def decode(self, ids, special=False):
+  def decode(self, ids, special=False, after=()):
     return "".join(chr(97 + token % 26) * (1 + token // 40) for token in ids)
 
-  def stream(self, special=False):
+  def stream(self, special=False, after=()):
     letters = self
 
     class Whole:

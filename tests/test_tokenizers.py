@@ -147,6 +147,15 @@ def test_a_stream_gives_whole_characters_and_loses_nothing(made, name, data):
     assert "".join(pieces) + stream.flush() == tokenizer.decode(ids)
 
 
+def test_a_text_that_goes_on_keeps_the_space_in_front(made):
+  words = made["word"]
+  before, more = words.encode("the then"), words.encode("the then there  the")[2:]
+  assert words.decode(more) == "there  the"  # as a text of its own
+  assert words.decode(more, after=[words.begin_id, *before]) == " there  the"
+  stream = words.stream(after=[words.begin_id, *before])
+  assert [stream.push(token) for token in more] + [stream.flush()] == [" there", " ", " the", ""]
+
+
 def test_a_stream_holds_a_character_back_until_it_is_whole(made):
   stream = made["byte"].stream()
   assert [stream.push(value) for value in "a😀b".encode()] == ["a", "", "", "", "😀", "b"]

@@ -157,13 +157,18 @@ class Tokenizer:
     framed[0], framed[1:-1] = self.begin_id, ids
     return framed
 
-  def decode(self, ids: Iterable[int], special: bool = False) -> str:
+  def decode(self, ids: Iterable[int], special: bool = False, after: Sequence[int] = ()) -> str:
     """The text of some ids; bytes that are not UTF-8 become U+FFFD.
 
     Args:
       ids: special tokens among them are no text.
       special: whether to show them by their names, but for those around a text.
+      after: the ids of the text that they go on with: some vocabularies drop the space before the
+        first word of all.
     """
+    if after:
+      before = self.decode(after, special)
+      return self.decode([*after, *ids], special)[len(before) :]
     ids = [int(token) for token in ids]
     if special:
       ids = [token for token in ids if token not in (self.begin_id, self.end_id, self.pad_id)]
@@ -183,9 +188,9 @@ class Tokenizer:
         parts += [name for name in map(self._inner.id_to_token, run) if name is not None]
     return self._inner.decoder.decode(parts)
 
-  def stream(self, special: bool = False) -> "Stream":
-    """A decoder that takes one id at a time; `special` as of `decode`."""
-    return Stream(functools.partial(self.decode, special=special))
+  def stream(self, special: bool = False, after: Sequence[int] = ()) -> "Stream":
+    """A decoder that takes one id at a time; `special` and `after` as of `decode`."""
+    return Stream(functools.partial(self.decode, special=special), after)
 
   def save(self, path: str | os.PathLike) -> None:
     """Writes a tokenizer.json, whole or not at all, and its settings beside it; into a folder
@@ -207,12 +212,14 @@ class Stream:
   U+FFFD is held back until more ids show what it is, or `flush` says that none will come.
   """
 
-  def __init__(self, decode):
+  def __init__(self, decode, after: Sequence[int] = ()):
     self._decode = decode
     # The ids before and since the last time that nothing was held back. Some decoders treat the
     # first token of a text apart (a leading space), so the earlier ones are decoded along.
-    self._context, self._pending = [], []
-    self._emitted = 0  # characters of the decoding of context and pending that are out
+    self._context, self._pending = list(after), []
+    self._emitted = len(
+      decode(self._context)
+    )  # characters of the decoding of context and pending that are out
 
   def push(self, token: int) -> str:
     """Adds an id; returns the text that is certain now, often one word, sometimes nothing."""
