@@ -102,7 +102,8 @@ def evaluate(run, path: Path, limit: int | None = None) -> dict:
       bootstrap_iters=0,
       log_samples=False,
     )
-  values = {key: value for key, value in found["results"][name].items() if _is_number(value)}
+  rows = found["results"][name].items()  # a value is called "METRIC,FILTER"
+  values = {key: value for key, value in rows if "," in key and _is_number(value)}
   return values | {"examples": found["n-samples"][name]["effective"]}
 
 
