@@ -146,7 +146,10 @@ def trained(folder, **options):
 @pytest.mark.parametrize("byte_fallback", [True, False])
 def test_a_sentencepiece_model_of_our_own_reads_as_itself(kind, byte_fallback, tmp_path):
   size = 60 + 256 * byte_fallback
-  options = {"hard_vocab_limit": False} if kind == "unigram" else {}
+  if kind == "unigram":
+    options = {"hard_vocab_limit": False}
+  else:
+    options = {"user_defined_symbols": ["<turn>", "\n", "\u2581\u2581"]}
   own, file = trained(
     tmp_path,
     model_type=kind,
@@ -155,12 +158,13 @@ def test_a_sentencepiece_model_of_our_own_reads_as_itself(kind, byte_fallback, t
     add_dummy_prefix=False,
     remove_extra_whitespaces=False,
     normalization_rule_name="identity",
-    user_defined_symbols=["<turn>", "\n"],
     **options,
   )
   tokenizer = tokenizers.load(file)
 
-  @hypothesis.given(st.lists(st.sampled_from(["the", " c", "at", "<turn>", "\n", "<s>", "é日"])))
+  @hypothesis.given(
+    st.lists(st.sampled_from(["the", " c", "at", " ", "<turn>", "\n", "<s>", "é日"]))
+  )
   @hypothesis.settings(deadline=None, max_examples=60)
   def check(parts):
     text = "".join(parts)
@@ -169,6 +173,11 @@ def test_a_sentencepiece_model_of_our_own_reads_as_itself(kind, byte_fallback, t
       assert tokenizer.decode(own.encode(text)) == text
 
   check()
+  if kind == "unigram":
+    options |= {"vocab_size": 50, "user_defined_symbols": ["<turn>"]}
+    _, file = trained(tmp_path, model_type=kind, **options)
+    with pytest.raises(UserError, match=r"of the user's own such as \['<turn>'\]"):
+      tokenizers.load(file)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

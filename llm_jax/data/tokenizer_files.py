@@ -244,18 +244,19 @@ def _sentencepiece(data: bytes, file: Path) -> tuple:
   user_defined = [name for name, kind in kinds.items() if kind == _USER_DEFINED]
   if not kinds or spec.model_type not in (spec.UNIGRAM, spec.BPE):
     raise UserError(f"{file} is no sentencepiece model of the types unigram and BPE.")
-  if spec.treat_whitespace_as_suffix or (user_defined and rules.add_dummy_prefix):
-    raise UserError(
-      f"{file} writes spaces behind words, or has symbols of the user's own and puts a space "
-      "before texts, which is not read. Give the tokenizer.json of the same checkpoint."
-    )
   unigram = spec.model_type == spec.UNIGRAM
+  # Symbols of the user's own are found before anything else, which is the same only for these.
+  plain = not (unigram or rules.precompiled_charsmap or rules.add_dummy_prefix)
+  if spec.treat_whitespace_as_suffix or (user_defined and not plain):
+    raise UserError(
+      f"{file} writes spaces behind words, or has symbols of the user's own such as "
+      f"{user_defined[:1]} in a model of this kind, which is not read. Give the tokenizer.json of "
+      "the same checkpoint."
+    )
   definition = tokenizers.Tokenizer(_unigram(model) if unigram else _bpe(model, kinds))
   definition.normalizer = _normalizer(rules)
   if unigram:
-    definition.pre_tokenizer = _apart(
-      [name for name, kind in kinds.items() if kind not in (_NORMAL, _USER_DEFINED)]
-    )
+    definition.pre_tokenizer = _apart([name for name, kind in kinds.items() if kind != _NORMAL])
   steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
   steps += [decoders.Strip(" ", 1, 0)] if rules.add_dummy_prefix else []
   definition.decoder = decoders.Sequence(steps)
@@ -263,12 +264,7 @@ def _sentencepiece(data: bytes, file: Path) -> tuple:
     [name for name, kind in kinds.items() if kind in (UNKNOWN, _CONTROL)]
   )
   definition.add_tokens([AddedToken(name, normalized=True) for name in user_defined])
-  named_by = {"bos_token": "bos", "eos_token": "eos", "pad_token": "pad", "unk_token": "unk"}
-  special = {
-    key: getattr(spec, f"{name}_piece")
-    for key, name in named_by.items()
-    if getattr(spec, f"{name}_id") >= 0 and getattr(spec, f"{name}_piece") in kinds
-  }
+  special = _named_pieces(spec, kinds)
   begin, end = special.get("bos_token"), special.get("eos_token")
   if begin or end:  # as the models that publish such files have it
     template = f"{begin} $A" if begin else f"$A {end}"
@@ -276,6 +272,16 @@ def _sentencepiece(data: bytes, file: Path) -> tuple:
       template, special_tokens=[(begin or end, definition.token_to_id(begin or end))]
     )
   return definition, special
+
+
+def _named_pieces(spec, kinds: dict[str, int]) -> dict[str, str]:
+  """The special tokens of a model, as `named`."""
+  found = {}
+  for name in ("bos", "eos", "pad", "unk"):
+    piece = getattr(spec, f"{name}_piece")
+    if getattr(spec, f"{name}_id") >= 0 and piece in kinds:
+      found[f"{name}_token"] = piece
+  return found
 
 
 def _unigram(model) -> models.Unigram:
