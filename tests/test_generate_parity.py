@@ -37,7 +37,7 @@ def test_the_committed_rows_differ_and_some_end_early():
   for name, (rows, ends) in decoding.golden().items():
     settings = decoding.SETTINGS[name.split("/")[1]]
     assert len(rows) == decoding.PROMPTS * settings.get("num_return_sequences", 1)
-    assert len(set(map(tuple, rows))) >= 8, name
+    assert len(set(map(tuple, rows))) >= 7, name
     assert all(not np.isin(row[:-1], ends).any() for row in rows)
     long_ones = settings.get("length_penalty", 0) > 1
     assert long_ones or any(len(row) < decoding.NEW for row in rows), name

@@ -39,7 +39,7 @@ class Ranking:
     far = early_stopping == "never" and length_penalty > 0
     return cls(
       jnp.float32(length_penalty),
-      jnp.bool_(early_stopping is True),
+      jnp.bool_(early_stopping != "never" and early_stopping),
       jnp.int32(max_new_tokens if far else 0),
     )
 
