@@ -1,4 +1,4 @@
-"""One process with eight forced host devices, strict ranks and a persistent compilation cache."""
+"""Tests run on eight forced host devices, with strict ranks, and programs compiled in haste."""
 
 import gc
 import itertools
@@ -19,9 +19,11 @@ CACHE = pathlib.Path(
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most programs of tests run once: compiling them takes longer than they do.
+jax.config.update("jax_disable_most_optimizations", True)
 
 _FINISHED = itertools.count(1)
-_MOST_MAPS = 30_000  # of memory; Linux ends a process that asks for more than 65,530
+_MOST_MAPS = 20_000  # of memory; Linux ends a process that asks for more than 65,530
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +51,4 @@ def shared_folder():
 
 @pytest.fixture
 def quick_compilation():
-  """For programs that run once or twice: compiling them quickly saves more than they lose."""
-  from tests.parity import harness
-
-  with harness.quick_compilation():
-    yield
+  """The default; to be removed."""

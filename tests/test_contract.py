@@ -21,7 +21,6 @@ from llm_jax.modules import NORMS, Norm
 B, T, S, D = 2, 21, 5, 32
 LAYERS = layer_names()
 every_layer = pytest.mark.parametrize("name", LAYERS)
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def context_of(segments_BT, start_B=None, memory_segments=None):

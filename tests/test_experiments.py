@@ -14,7 +14,6 @@ from llm_jax.data import records, tokenizers
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.models import build, spec
 from llm_jax.training import inputs, strategies
-from tests.parity.harness import quick_compilation
 
 FILES = sorted(config_schema.EXPERIMENTS.rglob("*.py"))
 NAMES = [str(path.relative_to(config_schema.EXPERIMENTS).with_suffix("")) for path in FILES]
@@ -112,7 +111,6 @@ def test_every_experiment_has_the_shared_names(name):
 
 
 @pytest.mark.parametrize("name", list(first_of_its_parts()))
-@quick_compilation()
 def test_one_device_pmap_and_mesh_give_one_loss_curve(name):
   """Three steps each: one device, pmap over eight, and 2 data x 2 fsdp x 2 tensor."""
   made = model_and_batch(name)
@@ -137,7 +135,6 @@ def test_one_device_pmap_and_mesh_give_one_loss_curve(name):
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@quick_compilation()
 def test_prefill_and_decoding_equal_the_whole_pass(name):
   model = build.build(tiny_model(name).model)
   params = build.init_params(model, jax.random.key(0))

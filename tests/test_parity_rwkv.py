@@ -74,7 +74,6 @@ def drawn(number) -> tuple[dict, np.ndarray]:
 
 
 @functools.cache
-@harness.quick_compilation()
 def ours(number) -> dict[str, np.ndarray]:
   """The numbers of `official.numbers`, of our model loaded from a file of the drawn tensors."""
   tensors, tokens_T = drawn(number)
@@ -184,7 +183,6 @@ def test_logits_states_gradients_and_greedy_tokens_are_the_packages(number):
   assert_equal(compare(ours(number), theirs(number)))
 
 
-@harness.quick_compilation()
 @pytest.mark.parametrize("number", "4567")
 def test_a_trained_checkpoint_gives_the_packages_logits_and_greedy_tokens(number, shared_folder):
   """In one pass: each greedy token is the likeliest after those before it."""
@@ -222,7 +220,6 @@ def test_a_file_of_official_names_is_written_as_it_was_read(number, tmp_path):
   same_files(tmp_path / "read.safetensors", tmp_path / "written.safetensors")
 
 
-@harness.quick_compilation()
 def test_maps_for_values_that_the_first_layer_does_not_mix_change_nothing(tmp_path):
   """Some files hold v0, v1 and v2 of the first layer, which no code reads."""
   tensors, tokens_T = drawn("7")

@@ -35,7 +35,7 @@ def report(case: harness.Case) -> str:
   outputs = harness.output_differences(case, found, golden.numbers)
   gradients = harness.gradient_differences(found, golden.numbers, golden.about["aliases"])
   worst = sorted(gradients.items(), key=lambda item: -item[1])[:3]
-  same = "equal" if found.ids == golden.numbers.ids else "DIFFERENT"
+  same = "equal" if harness.greedy_ids(case) == golden.numbers.ids else "DIFFERENT"
   distinct = [len(set(row)) for row in golden.numbers.ids]
   lines = [f"{name}: {value:.1e}" for name, value in [*outputs.items(), *worst]]
   return f"{case.name}: {', '.join(lines)}; greedy tokens {same}, {distinct} distinct"
