@@ -9,6 +9,7 @@ START = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "_start_", "[CL
 # After a document, the likeliest first.
 END = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")
 PAD = ("<pad>", "[PAD]", "<|pad|>")
+UNKNOWN = ("[UNK]", "<unk>")  # of vocabularies in which some texts cannot be written
 MASK = ("[MASK]", "<mask>")
 # Between two sentences, and after the second: BERT's and RoBERTa's.
 SEPARATOR = ("[SEP]", "</s>")

@@ -177,21 +177,23 @@ def _wordpiece(text: str, file: Path) -> tuple:
   """BERT's: a piece a line, whose number is its id. Source: arXiv:1810.04805, and its code."""
   lines = text.removesuffix("\n").split("\n")
   pieces = {line.removesuffix("\r"): index for index, line in enumerate(lines)}
-  special = {
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "mask_token": "[MASK]",
+  known = {
+    "unk_token": special_tokens.UNKNOWN,
+    "cls_token": special_tokens.CLASSIFIER,
+    "sep_token": special_tokens.SEPARATOR,
+    "pad_token": special_tokens.PAD,
+    "mask_token": special_tokens.MASK,
   }
-  special = {key: name for key, name in special.items() if name in pieces}
+  found = {key: [name for name in names if name in pieces] for key, names in known.items()}
+  special = {key: names[0] for key, names in found.items() if names}
   if not {"unk_token", "cls_token", "sep_token"} <= special.keys():
     raise UserError(f"{file} is no WordPiece vocabulary: it lacks [UNK], [CLS] or [SEP].")
+  first, last = special["cls_token"], special["sep_token"]
   given = _json(file.with_name(SETTINGS[0]))
   # A vocabulary with no capital letters was made from text without them.
   ordinary = (piece for piece in pieces if piece not in special.values() and piece[:1] != "[")
   lower = given.get("do_lower_case", not any(piece != piece.lower() for piece in ordinary))
-  definition = tokenizers.Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+  definition = tokenizers.Tokenizer(models.WordPiece(pieces, unk_token=special["unk_token"]))
   definition.normalizer = normalizers.BertNormalizer(
     lowercase=lower,
     strip_accents=given.get("strip_accents"),
@@ -199,7 +201,7 @@ def _wordpiece(text: str, file: Path) -> tuple:
   )
   definition.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
   definition.post_processor = processors.BertProcessing(
-    ("[SEP]", pieces["[SEP]"]), ("[CLS]", pieces["[CLS]"])
+    (last, pieces[last]), (first, pieces[first])
   )
   definition.decoder = decoders.WordPiece()
   definition.add_special_tokens(list(special.values()))
