@@ -163,11 +163,28 @@ def _step(model, params, rules, ranking, limit, s: Search) -> Search:
   running, places_BK = candidates.best(beams, jnp.where(ends_BC, _EMPTY, candidates.score_BK))
   take = lambda a_BC: jnp.take_along_axis(a_BC, places_BK, axis=1)
   rows_R = (jnp.arange(batch)[:, None] * beams + take(parent_BC)).reshape(-1)
-  moved = lambda tree: jax.tree.map(lambda a: jnp.take(a, rows_R, axis=0, mode="clip"), tree)
   token_R = take(token_BC).reshape(-1)
-  history = None if s.history is None else moved(s.history).add(token_R)
+  history = None if s.history is None else _moved(s.history, rows_R).add(token_R)
   open_B = ranking.still_open(s.open_B, running.score_BK[:, 0], ended.score_BK, length)
-  return Search(moved(state), history, token_R, running, ended, open_B, length)
+  state = _moved_state(model, state, rows_R)
+  return Search(state, history, token_R, running, ended, open_B, length)
+
+
+def _moved(tree, rows_R):
+  return jax.tree.map(lambda a: jnp.take(a, rows_R, axis=0, mode="clip"), tree)
+
+
+def _moved_state(model, state, rows_R):
+  """The state with its rows in another order, among the beams of each prompt. What a layer keeps of
+  a source is the same for all of them and need not move."""
+
+  def block(states):
+    name_of = lambda label: label.split("_", 1)[1]
+    fixed = {k for k in states if getattr(model.spec.layer(name_of(k)), "keeps_memory", False)}
+    return {k: s if k in fixed else _moved(s, rows_R) for k, s in states.items()}
+
+  layers = tuple(tuple(map(block, stage)) for stage in state.layers)
+  return state.replace(layers=layers, position_B=_moved(state.position_B, rows_R))
 
 
 def _candidates(rules: Rules, s: Search, logits_RV):

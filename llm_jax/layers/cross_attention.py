@@ -34,6 +34,8 @@ class CrossAttention(nn.Module):
   query_scale: float = 0.0
   implementation: str = "auto"
 
+  keeps_memory = True  # its state is of the source alone: beams that change places leave it
+
   @nn.compact
   def __call__(self, x_BTD, context, state=None):
     d_model = x_BTD.shape[-1]
