@@ -15,6 +15,10 @@ options, `config.objective_options`, each with a default. Beside them it has:
   count(batch)           what the sums of the loss are divided by
   loss(model, params, batch, rngs, train) -> (sums, metrics)
 
+if it has more to ask of a model than its kind and its head:
+
+  check_model(spec)      raises UserError
+
 and if it reads records:
 
   labels(records)        the names it predicts, () if there are none: the classes of the head
@@ -76,6 +80,8 @@ def check_suits(objective, name: str, spec) -> None:
       f"Objective {name!r} suits a {' or '.join(objective.KINDS)} with {objective.HEAD!r} in "
       f"model.heads; found model.kind={spec.kind!r} with model.heads={spec.heads}."
     )
+  if hasattr(objective, "check_model"):
+    objective.check_model(spec)
 
 
 def as_stored(row: dict[str, np.ndarray], vocabulary=None) -> dict[str, np.ndarray]:

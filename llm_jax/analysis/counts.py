@@ -38,8 +38,9 @@ def training_flops_per_token(model_config, seq_len: int, target_length: int | No
   lengths = (seq_len, target_length or seq_len) if two_rows else (seq_len,)
 
   def loss(params, key, *rows):
-    log_probs_BTV = jax.nn.log_softmax(_logits(model, params, key, rows))
-    return -jnp.mean(jnp.take_along_axis(log_probs_BTV, rows[-1][..., None], axis=-1))
+    log_probs = jax.nn.log_softmax(_logits(model, params, key, rows))
+    targets = jnp.zeros((*log_probs.shape[:-1], 1), jnp.int32)  # of a token each, or of a row
+    return -jnp.mean(jnp.take_along_axis(log_probs, targets, axis=-1))
 
   rows = [jax.ShapeDtypeStruct((1, length), jnp.int32) for length in lengths]
   key = jax.eval_shape(lambda: jax.random.key(0))
@@ -61,8 +62,8 @@ def state_bytes(model_config, context: int, dtype: str = "float32") -> int:
 
 
 def _logits(model, params, key, rows):
-  """Logits in training, of one row of tokens or of a source and a target."""
+  """The main head's in training, of one row of tokens or of a source and a target."""
   output, _ = model.apply(
     {"params": params}, *rows, train=True, rngs={"dropout": key}, mutable=["losses"]
   )
-  return output.logits
+  return next(iter(output.heads.values())) if output.logits is None else output.logits

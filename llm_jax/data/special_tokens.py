@@ -14,7 +14,8 @@ MASK = ("[MASK]", "<mask>")
 # Between two sentences, and after the second: BERT's and RoBERTa's.
 SEPARATOR = ("[SEP]", "</s>")
 # Whose output classifies a text: BERT's and RoBERTa's before it, the first GPT's after it.
-CLASSIFIER = ("[CLS]", "<s>", "_classify_")
+CLASSIFIER = ("[CLS]", "<s>")
+EXTRACT = ("<extract>", "_classify_")
 # Between the parts of a structured input, as by Radford et al. 2018, section 3.3.
 DELIMITER = ("<delimiter>", "_delimiter_")
 # What stands for the spans cut out of a text. The first to be used comes last and so has the
