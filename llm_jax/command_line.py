@@ -202,10 +202,15 @@ def _default_workdir(config_path):
 def _evaluate(arguments, overrides, argv):
   _no_overrides(overrides)
   _start_jax()
-  from llm_jax.evaluation import perplexity, result_file, tasks
+  from llm_jax.evaluation import jobs, perplexity, result_file, tasks
 
   where, step = arguments.workdir, arguments.step
-  if arguments.task is None:
+  if arguments.task is None and jobs.reads_records(where):
+    if arguments.window is not None or arguments.stride is not None:
+      raise UserError("--window and --stride score a running text; this run reads records.")
+    name, about = "labels", {}
+    found = jobs.evaluate(where, arguments.data, step)
+  elif arguments.task is None:
     name, about = "perplexity", {}
     found = perplexity.evaluate(where, arguments.data, step, arguments.window, arguments.stride)
   else:

@@ -57,6 +57,8 @@ def tiny_model(name, **model_options):
 def model_and_batch(name):
   """A tiny model without dropout, and a batch of eight rows for it, with its config."""
   config = tiny_model(name, dropout_rate=0.0)
+  if "token_dropout" in config.objective_options:
+    config.objective_options.token_dropout = 0.0
   chosen = objective.make(config)
   if chosen.FIELDS:
     config.model.vocab_size = 0  # the tokenizer's
