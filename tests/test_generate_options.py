@@ -13,6 +13,7 @@ import pytest
 from llm_jax.errors import UserError
 from llm_jax.inference import rules
 from llm_jax.inference.generate import generate, stream
+from llm_jax.inference.texts import Text
 from llm_jax.models.build import abstract_params, build
 from llm_jax.models.spec import model_config
 
@@ -130,6 +131,22 @@ def test_a_text_ends_with_the_first_stop_string_it_makes():
   firsts = [text[0] for text in free]
   pieces = list(stream(*made(), words, chunk=4, stop_strings=firsts, **options))
   assert pieces == [firsts, [""] * 3]  # nothing is made behind the last end
+
+
+@pytest.mark.parametrize(
+  ("stops", "expected"),
+  [
+    (("pp", "p"), (3, "abp")),  # inside of a token, the earlier end of two
+    (("bpp",), (3, "abpp")),
+    (("ppc", "bpc"), (4, "abppc")),
+    (("ppd",), (5, "abppce")),
+    ((), (5, "abppce")),
+  ],
+)
+def test_a_stop_string_is_found_over_tokens_and_in_them(stops, expected):
+  text = Text(Letters(), False, stops)
+  assert text.push([0, 1, 41, 2, 4]) == expected
+  assert text.stopped == (expected[0] < 5)
 
 
 def test_a_callback_sees_what_a_stream_yields():
