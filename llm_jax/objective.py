@@ -26,6 +26,11 @@ and if it reads records:
                          the tokenized rows, made once; "document_ids" number the records in them,
                          and rows of zeros count for nothing
 
+and if its model answers texts as prefixes:
+
+  prompt(text, tokenizer) -> ids
+                         how a text is put to it; all but the last token are read both ways
+
 Legend: B batch, T position, V vocabulary, N rows.
 """
 

@@ -11,9 +11,11 @@ from llm_jax import objective
 from llm_jax.config import base
 from llm_jax.data import pairs, tokenizers
 from llm_jax.errors import UserError
+from llm_jax.evaluation import translation
 from llm_jax.models import build
 from llm_jax.models.spec import model_config
 from llm_jax.training import strategies
+from llm_jax.training.runs import Trained
 
 BYTES = tokenizers.get(ConfigDict({"name": "byte", "vocab_size": 0}), [])
 
@@ -132,11 +134,16 @@ def test_copying_is_learned_to_near_zero_loss(quick_compilation):
   for _ in range(config.steps):
     state, metrics = strategy.step(state, strategy.put(batch))
   assert metrics["loss"] < 0.05
+  params = jax.tree.map(np.asarray, strategy.to_checkpoint(state).params)
+  run = Trained(config, BYTES, model, params, (), "")
+  found = translation.scores(run, [pair(word, word) for word in words[:9]], num_beams=2)
+  assert found["chrf"] == 100 and "nrefs:1" in found["bleu_signature"]
+  assert [sample["answer"] for sample in found["samples"]] == words[:3]
 
 
 def _config(**options):
   config = base()
-  config.objective, config.steps = "sequence_to_sequence", 120
+  config.objective, config.steps, config.seq_len = "sequence_to_sequence", 120, 32
   config.objective_options = objective.options("sequence_to_sequence")
   config.objective_options.update(options)
   config.optimizer.learning_rate = 1e-2

@@ -67,10 +67,15 @@ def named(number: int, record: dict) -> str:
   return f"Record {number} (source {shown})"
 
 
-def check_choice(too_long: str) -> None:
-  """Refuses another word for what is done with a pair longer than a row."""
-  if too_long not in TOO_LONG:
-    raise unknown("objective_options.too_long", too_long, TOO_LONG)
+def check_options(objective) -> None:
+  """Refuses options of an objective of pairs that mean nothing."""
+  if objective.too_long not in TOO_LONG:
+    raise unknown("objective_options.too_long", objective.too_long, TOO_LONG)
+  if not 0 <= objective.label_smoothing < 1:
+    raise UserError(
+      "objective_options.label_smoothing must be 0 up to below 1, found "
+      f"{objective.label_smoothing}."
+    )
 
 
 def pack(parts: Sequence[Sequence[Sequence[int]]], lengths: Sequence[int]) -> list[dict]:

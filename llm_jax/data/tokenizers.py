@@ -140,6 +140,26 @@ class Tokenizer:
     """The ids of a text, without the tokens before and after it."""
     return self._inner.encode(text, add_special_tokens=False).ids
 
+  def encode_with_offsets(self, text: str) -> tuple[list[int], np.ndarray]:
+    """The ids of a text, and where in it each stands: characters, int32 (N, 2), first and end.
+
+    White space at the ends of a piece does not count; of a piece of nothing else first is end.
+
+    Raises:
+      UserError: the vocabulary does not say where its pieces stand.
+    """
+    if isinstance(self._inner, WorldVocabulary):
+      raise UserError(
+        "This tokenizer does not say where in a text its pieces stand. Give one of another kind."
+      )
+    encoding = self._inner.encode(text, add_special_tokens=False)
+    spans = []
+    for first, end in encoding.offsets:
+      piece = text[first:end]
+      first += len(piece) - len(piece.lstrip())
+      spans.append((min(first, end), max(first, end - len(piece) + len(piece.rstrip()))))
+    return encoding.ids, np.array(spans, np.int32).reshape(-1, 2)
+
   def encode_documents(self, documents: list[str]) -> list[np.ndarray]:
     """The ids of many texts, each an int32 array framed as the pipeline wants documents:
     [begin_id, ids..., end_id]."""

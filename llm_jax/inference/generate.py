@@ -52,7 +52,8 @@ def generate(
   Args:
     model: a decoder or an encoder-decoder from `llm_jax.build`.
     params: its parameters.
-    prompts: lists of token ids of any lengths, or strings if there is a tokenizer.
+    prompts: lists of token ids of any lengths, taken as they are, or strings if there is a
+      tokenizer.
     tokenizer: turns strings into ids, with the marks of a document that the model was trained with
       (a prompt stands behind the first, a source between both), and back; its end token is the
       default of eos_token_id. Answers show other special tokens, for sentinels are part of them.
@@ -129,10 +130,13 @@ def _encode(model, prompts, tokenizer) -> list[list[int]]:
     return [list(prompt) for prompt in prompts]
   begin, end = [tokenizer.begin_id], [tokenizer.end_id]
   if not _answers(model):
-    return [begin + tokenizer.encode(prompt) for prompt in prompts]
-  if begin == end:  # a source then has the one behind it alone
+    end = []
+  elif begin == end:  # a source then has the one behind it alone
     begin = []
-  return [begin + tokenizer.encode(prompt) + end for prompt in prompts]
+  return [
+    begin + tokenizer.encode(prompt) + end if isinstance(prompt, str) else list(prompt)
+    for prompt in prompts
+  ]
 
 
 def _answers(model) -> bool:
@@ -179,7 +183,8 @@ def _chunks(model, params, rows, options: Options, chunk: int, texts=None):
   params = jax.device_put(params)  # once, not in each chunk, if they come from the host
   rules = options.rules(model.spec.vocab_size)
   copies = options.beams if options.method == "beam" else options.num_return_sequences
-  begin = reading.start(model, params, rows, options.max_new_tokens, copies, rules.look_back)
+  sizes = options.max_new_tokens, copies
+  begin = reading.start(model, params, rows, *sizes, rules.look_back, options.prefix)
   params = reading.unstacked(model, params)
   if options.method == "beam":
     yield _with_text(_searched(model, params, begin, options, rules), texts)
@@ -256,6 +261,8 @@ def _check(model, rows, options: Options) -> None:
       "generate needs a decoder or encoder_decoder with a language model head, found "
       f"model.kind={spec.kind!r} with model.heads={spec.heads}."
     )
+  if options.prefix and spec.kind != "decoder":
+    raise UserError(f"prefix is for a decoder's prompts; found model.kind={spec.kind!r}.")
   if not rows:
     raise UserError("prompts is empty: give at least one prompt.")
   options.check_vocabulary(spec.vocab_size)

@@ -54,6 +54,8 @@ class Options:
     forced_eos_token_id: the token, or one of the tokens, at max_new_tokens.
     eos_token_id: the token, or tokens, that end a row; None: none does.
     stop_strings: texts that end a row, not of "beam"; the row's text ends with the one it made.
+    prefix: whether a decoder reads a prompt both ways, but for its last token, as one trained with
+      an answer behind a prefix does.
     seed: of "sample". A row's draws depend on the seed and its own number only.
     return_log_probs: whether `Generated` comes back, with each token's log-probability.
   """
@@ -77,6 +79,7 @@ class Options:
   forced_eos_token_id: int | Sequence[int] | None = None
   eos_token_id: int | Sequence[int] | None = None
   stop_strings: str | Sequence[str] | None = None
+  prefix: bool = False
   seed: int = 0
   return_log_probs: bool = False
 

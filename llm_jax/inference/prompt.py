@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from llm_jax import objective as objectives
 from llm_jax.inference import generate, settings
 from llm_jax.inference.generate import Generated
 from llm_jax.training import runs
@@ -26,11 +27,18 @@ def continuation(folder: Path | str, prompt: str, step: str = "best", **options)
     UserError: no run there, or an option out of range.
   """
   run = runs.read(folder, step)
-  options = _settled(run, [prompt], {**settings.read(folder), "method": "sample", **options})
-  for [piece] in generate.stream(
-    run.model, run.params, [prompt], tokenizer=run.tokenizer, **options
-  ):
+  given, how = asked(run, [prompt])
+  options = _settled(run, given, {**settings.read(folder), "method": "sample", **how, **options})
+  for [piece] in generate.stream(run.model, run.params, given, tokenizer=run.tokenizer, **options):
     yield piece
+
+
+def asked(run, texts: list[str]) -> tuple[list, dict]:
+  """Prompts as the run's objective puts texts to its model, and the options that go with them."""
+  objective = objectives.make(run.config) if run.config.objective else None
+  if not hasattr(objective, "prompt"):
+    return texts, {}
+  return [objective.prompt(text, run.tokenizer) for text in texts], {"prefix": True}
 
 
 def to_terminal(
@@ -42,8 +50,9 @@ def to_terminal(
   prompt, on a line, with `texts`, `ids`, `log_probs` and, of a beam, `scores`.
   """
   run = runs.read(folder, step)
-  options = _settled(run, prompts, {**settings.read(folder), **options})
-  generate.check(run.model, prompts, tokenizer=run.tokenizer, **options)  # before anything is shown
+  given, how = asked(run, prompts)
+  options = _settled(run, given, {**settings.read(folder), **how, **options})
+  generate.check(run.model, given, tokenizer=run.tokenizer, **options)  # before anything is shown
   if as_json:
     for prompt, rows in _batches(run, prompts, batch_size, options):
       print(json.dumps(_described(prompt, rows), ensure_ascii=False), flush=True)
@@ -53,7 +62,11 @@ def to_terminal(
     _list(run, _batches(run, prompts, batch_size, options), len(prompts))
 
 
-def _settled(run, prompts: list[str], options: dict) -> dict:
+def _length(run, prompt: str | list[int]) -> int:
+  return len(run.tokenizer.encode(prompt)) + 1 if isinstance(prompt, str) else len(prompt)
+
+
+def _settled(run, prompts: list, options: dict) -> dict:
   """The options with as many new tokens as one would want to read, and as the model has positions
   for behind the longest prompt."""
   if options.get("max_new_tokens") is not None:
@@ -62,7 +75,7 @@ def _settled(run, prompts: list[str], options: dict) -> dict:
   if spec.max_length:
     # An answer has positions of its own.
     answers = spec.kind == "encoder_decoder"
-    used = 0 if answers else max(len(run.tokenizer.encode(prompt)) + 1 for prompt in prompts)
+    used = 0 if answers else max(_length(run, prompt) for prompt in prompts)
     room = max(1, min(room, spec.max_length - used))
   return {**options, "max_new_tokens": room}
 
@@ -73,7 +86,8 @@ def _batches(run, prompts, size: int, options) -> Iterator[tuple[str, list[Gener
   for first in range(0, len(prompts), size):
     batch, seed = prompts[first : first + size], options.get("seed", 0) + first
     given = {**options, "seed": seed, "return_log_probs": True}
-    rows = generate.generate(run.model, run.params, batch, tokenizer=run.tokenizer, **given)
+    ids, _ = asked(run, batch)
+    rows = generate.generate(run.model, run.params, ids, tokenizer=run.tokenizer, **given)
     for index, prompt in enumerate(batch):
       yield prompt, rows[index * count : (index + 1) * count]
 
@@ -89,7 +103,8 @@ def _described(prompt: str, rows: list[Generated]) -> dict:
 
 
 def _stream(run, prompts, options) -> None:
-  pieces = generate.stream(run.model, run.params, prompts, tokenizer=run.tokenizer, **options)
+  given, _ = asked(run, prompts)
+  pieces = generate.stream(run.model, run.params, given, tokenizer=run.tokenizer, **options)
   [first] = next(pieces)
   sys.stdout.write(_before(run, prompts[0]) + first)
   for [piece] in pieces:
@@ -110,6 +125,6 @@ def _list(run, batches, count: int) -> None:
 
 def _before(run, prompt: str) -> str:
   """The prompt that a text goes on with, fainter where there are shades; nothing before answers."""
-  if run.model.spec.kind == "encoder_decoder":
+  if run.model.spec.kind == "encoder_decoder" or asked(run, [prompt])[1]:
     return ""
   return f"{_DIM}{prompt}{_PLAIN}" if sys.stdout.isatty() else prompt

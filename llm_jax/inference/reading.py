@@ -21,7 +21,7 @@ _CHUNK = 512  # prompt tokens in one call: bounds the memory of long prompts
 _SMALLEST_BUCKET = 16
 
 
-def start(model, params, rows, new_tokens: int, copies: int, look_back: bool):
+def start(model, params, rows, new_tokens: int, copies: int, look_back: bool, prefix: bool = False):
   """Where a batch stands before its first new token.
 
   Args:
@@ -30,6 +30,7 @@ def start(model, params, rows, new_tokens: int, copies: int, look_back: bool):
     new_tokens: how many may be made.
     copies: rows of each prompt, next to each other.
     look_back: whether a history is needed.
+    prefix: whether a decoder reads all but the last token of each prompt both ways.
 
   Returns:
     The state after all but the last token of each prompt, or with the sources read; that last
@@ -41,7 +42,7 @@ def start(model, params, rows, new_tokens: int, copies: int, look_back: bool):
     rows = [[model.spec.decoder_start_id]] * len(rows)
   else:
     state = initial_state(model, len(rows), bucket(max(map(len, rows)) + new_tokens))
-    state = prefill(model, params, state, *padded([row[:-1] for row in rows]))
+    state = prefill(model, params, state, *padded([row[:-1] for row in rows]), prefix)
   if copies > 1:
     state = _repeated(state, copies)
     rows = [row for row in rows for _ in range(copies)]
@@ -99,17 +100,25 @@ def read_sources(model, params, source_BS, segments_BS, max_length: int):
   ).state
 
 
-def prefill(model, params, state, tokens_BT, segments_BT):
-  """The state after these tokens, read by the parallel form in chunks; `state` is used up."""
-  for first in range(0, tokens_BT.shape[1], _CHUNK):
-    chunk = np.s_[:, first : first + _CHUNK]
-    state = _read(model, params, state, tokens_BT[chunk], segments_BT[chunk])
+def prefill(model, params, state, tokens_BT, segments_BT, prefix: bool = False):
+  """The state after these tokens, read by the parallel form in chunks; `state` is used up.
+
+  A prefix is one chunk: its first tokens see its last.
+  """
+  columns = tokens_BT.shape[1]
+  size = max(columns, 1) if prefix else _CHUNK
+  for first in range(0, columns, size):
+    chunk = np.s_[:, first : first + size]
+    state = _read(model, params, state, tokens_BT[chunk], segments_BT[chunk], prefix)
   return state
 
 
-@functools.partial(jax.jit, static_argnames="model", donate_argnames="state")
-def _read(model, params, state, tokens_BT, segments_BT):
-  return model.apply({"params": params}, tokens_BT, segments=segments_BT, state=state).state
+@functools.partial(jax.jit, static_argnames=("model", "prefix"), donate_argnames="state")
+def _read(model, params, state, tokens_BT, segments_BT, prefix):
+  both_ways = {"prefix": segments_BT > 0} if prefix else {}
+  return model.apply(
+    {"params": params}, tokens_BT, segments=segments_BT, state=state, **both_ways
+  ).state
 
 
 @functools.partial(jax.jit, static_argnames="model")

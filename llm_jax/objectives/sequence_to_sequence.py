@@ -41,11 +41,7 @@ class SequenceToSequence:
   count = staticmethod(objective.count)
 
   def __post_init__(self):
-    pairs.check_choice(self.too_long)
-    if not 0 <= self.label_smoothing < 1:
-      raise UserError(
-        f"objective_options.label_smoothing must be 0 up to below 1, found {self.label_smoothing}."
-      )
+    pairs.check_options(self)
     if not self.target_ratio > 0:
       raise UserError(f"objective_options.target_ratio must be above 0, found {self.target_ratio}.")
 
