@@ -31,6 +31,9 @@ and if its model answers texts as prefixes:
   prompt(text, tokenizer) -> ids
                          how a text is put to it; all but the last token are read both ways
 
+One that reads running text has `examples` too if its rows are not the text from end to end; it is
+given documents instead of records.
+
 Legend: B batch, T position, V vocabulary, N rows.
 """
 

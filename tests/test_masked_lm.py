@@ -78,6 +78,37 @@ def test_15_percent_are_chosen_of_which_80_are_masked_10_replaced_and_10_kept():
   assert replacements[2:] == pytest.approx(np.full(V - 2, 0.1 * n / (V - 2)), rel=0.35)
 
 
+def test_whole_words_are_chosen_together_as_often_as_tokens_are():
+  """Ids from 20 on go on with the word before them."""
+  pieces = ("", "", *(f" {i}" for i in range(2, 20)), *(f"{i}" for i in range(20, V)))
+  vocabulary = Vocabulary(V, VOCABULARY.special, pieces=pieces)
+  random = np.random.default_rng(0)
+  chosen, count = 0, 0
+  for place in range(1500):
+    row = row_of(random.integers(0, V, random.integers(3, 50)), place=place)
+    row["segments"][len(row["segments"]) // 2 :] = 2
+    original, segments = row["tokens"][:-1], row["segments"][:-1]
+    weights = MaskedLm(whole_words=True).transform(row, vocabulary)["weights"]
+    ordinary = original > 1
+    inside = (original[1:] >= 20) & ordinary[:-1] & (segments[1:] == segments[:-1])
+    assert (weights[1:] == weights[:-1])[inside].all()
+    assert weights[~ordinary].sum() == 0
+    chosen, count = chosen + weights.sum(), count + ordinary.sum()
+  assert chosen / count == pytest.approx(0.15, abs=0.005)
+  with pytest.raises(UserError, match="only the ids are known"):
+    MaskedLm(whole_words=True).transform(row, VOCABULARY)
+
+
+def test_another_rate_chooses_another_share_and_none_or_all_is_refused():
+  found = [
+    MaskedLm(rate=0.4).transform(row_of(range(2, 38), place=p), VOCABULARY) for p in range(99)
+  ]
+  assert np.mean([f["weights"] for f in found]) == pytest.approx(0.4, abs=0.01)
+  for rate in (0.0, 1.0, -0.1, float("nan")):
+    with pytest.raises(UserError, match="rate"):
+      MaskedLm(rate=rate)
+
+
 def test_the_choice_is_the_rows_own_and_another_in_another_epoch():
   tokens = range(2, 40)
   first, again = transform(row_of(tokens)), transform(row_of(tokens))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from llm_jax.data import cache, special_tokens, tokenizer_files, tokenizer_training
+from llm_jax.data import cache, pieces, special_tokens, tokenizer_files, tokenizer_training
 from llm_jax.data.tokenizer_files import SETTINGS
 from llm_jax.data.tokenizer_training import KINDS, UNKNOWN_CHARACTER
 from llm_jax.data.world_vocabulary import WorldVocabulary
@@ -40,17 +40,22 @@ class Vocabulary:
     special: (name, id) of the tokens that stand for no text.
     end_id: the one after each document.
     begin_id: the one before each document, often the same.
+    pieces: what each id is inside a text, see `pieces.texts`; () if nobody knows.
+    counts: how often each id stands in the training text; () where none was read.
   """
 
   size: int
   special: tuple[tuple[str, int], ...] = ()
   end_id: int = 0
   begin_id: int = 0
+  pieces: tuple[str, ...] = dataclasses.field(default=(), repr=False, compare=False)
+  counts: tuple[int, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
   @classmethod
   def numbered(cls, size: int, special: Sequence[Sequence[str]]) -> "Vocabulary":
     """One without a tokenizer: the last ids are the special tokens, as `Tokenizer.extended`."""
-    return cls(size, tuple((names[0], size - 1 - i) for i, names in enumerate(special)))
+    named = tuple((names[0], size - 1 - i) for i, names in enumerate(special))
+    return cls(size, named, pieces=tuple(f" {index}" for index in range(size)))
 
   def id_of(self, names: Sequence[str]) -> int:
     """The id of the first of these names of one special token that the vocabulary has.
@@ -64,6 +69,30 @@ class Vocabulary:
     raise UserError(
       f"The tokenizer has no special token {' or '.join(map(repr, names))}, which the objective "
       "needs. Give a tokenizer that has it, or another objective."
+    )
+
+  def begins_word(self, tokens_T: np.ndarray) -> np.ndarray:
+    """(T,) bool: whether a token does not go on with the word of the token before it. A word is a
+    run of letters and digits; anything else is one for itself."""
+    goes_on_V, stays_open_V, _ = self._written
+    inside_T = goes_on_V[tokens_T]
+    inside_T[1:] &= stays_open_V[tokens_T[:-1]]
+    inside_T[:1] = False
+    return ~inside_T
+
+  def ends_sentence(self, tokens_T: np.ndarray) -> np.ndarray:
+    """(T,) bool: whether a sentence ends with the token, see `pieces.ends_sentence`."""
+    return self._written[2][tokens_T]
+
+  @functools.cached_property
+  def _written(self):
+    if not self.pieces:
+      raise UserError(
+        "The objective reads words or sentences, but of this vocabulary only the ids are known. "
+        "Give a tokenizer, or an objective that needs no more than ids."
+      )
+    return tuple(
+      found(self.pieces) for found in (pieces.goes_on, pieces.stays_open, pieces.ends_sentence)
     )
 
   @functools.cached_property
@@ -81,7 +110,6 @@ class Tokenizer:
     begin_id: the token before each document; of tokenizers trained here it is the end token.
     pad_id: the token that fills rows; None where nothing names one.
     settings: {file name: content} of the published `SETTINGS`.
-    vocabulary: what an objective is told of the ids.
     sha256: hash of the whole definition; equal for a tokenizer and its saved copy.
   """
 
@@ -116,9 +144,14 @@ class Tokenizer:
     self.pad_id = None if pad is None else self._inner.token_to_id(pad)
     # Ids may have holes (a published file's added tokens), and a table must reach the last one.
     self.vocab_size = max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
+
+  @functools.cached_property
+  def vocabulary(self) -> Vocabulary:
+    """What an objective is told of the ids."""
     added = self._inner.get_added_tokens_decoder().items()
     special = tuple((token.content, index) for index, token in added if token.special)
-    self.vocabulary = Vocabulary(self.vocab_size, special, self.end_id, self.begin_id)
+    written = pieces.texts(self._inner, self.vocab_size)
+    return Vocabulary(self.vocab_size, special, self.end_id, self.begin_id, written)
 
   def extended(self, special: Sequence[Sequence[str]]) -> "Tokenizer":
     """This tokenizer with more special tokens.

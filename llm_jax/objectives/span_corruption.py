@@ -14,6 +14,7 @@ Legend: B batch, T position in the stored row and in the source, U target positi
 import dataclasses
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 
 from llm_jax import objective
@@ -37,8 +38,8 @@ class SpanCorruption:
   count = staticmethod(objective.count)
 
   def target_length(self, seq_len: int) -> int:
-    """A quarter and eight. One document takes a fifth; where many short ones take more, the last
-    targets are cut."""
+    """A quarter and eight, where one document takes a fifth: of many short ones, which take more,
+    some are left out."""
     return seq_len // 4 + 8
 
   def transform(self, row: dict[str, np.ndarray], vocabulary: Vocabulary) -> dict[str, np.ndarray]:
@@ -51,35 +52,48 @@ class SpanCorruption:
 
     Returns:
       tokens, segments, document_ids of the sources, int32 (T,); targets, target_segments, int32
-      (U,), and weights, float32 (U,): 1 at the targets' tokens. U is the `target_length`.
+      (U,), and weights, float32 (U,): 1 at the targets' tokens; left_out, int32: how many documents
+      of the row have no pair because there is no place for the whole of it, or nothing to be cut
+      out of a single token. U is the `target_length`.
     """
     tokens_T = np.asarray(row["tokens"], np.int32)[:-1]
     segments_T = np.asarray(row["segments"], np.int32)[:-1]
     ids_T = np.asarray(row["document_ids"], np.int32)[:-1]
-    random = pipeline.draws(row)
+    random, left_out = pipeline.draws(row), 0
+    room = {"tokens": len(tokens_T), "targets": self.target_length(len(tokens_T))}
     found = {
       name: [] for name in ("tokens", "segments", "document_ids", "targets", "target_segments")
     }
     for segment in np.unique(segments_T[segments_T > 0]):
       here = (segments_T == segment) & ~np.isin(tokens_T, (vocabulary.begin_id, vocabulary.end_id))
       if here.sum() < 2:  # nothing could be cut out of it and something be left
+        left_out += 1
         continue
       source, target = corrupt(tokens_T[here].tolist(), vocabulary, random)
+      parts = (("tokens", source), ("targets", target))
+      if any(len(found[name]) + len(part) > room[name] for name, part in parts):
+        left_out += 1
+        continue
       found["tokens"] += source
       found["segments"] += [segment] * len(source)
       found["document_ids"] += [ids_T[here][0]] * len(source)
       found["targets"] += target
       found["target_segments"] += [segment] * len(target)
-    source, target = len(tokens_T), self.target_length(len(tokens_T))
     example = {
-      name: _filled(values, target if "target" in name else source, -(name == "document_ids"))
+      name: _filled(
+        values, room["targets" if "target" in name else "tokens"], -(name == "document_ids")
+      )
       for name, values in found.items()
     }
-    return example | {"weights": (example["target_segments"] > 0).astype(np.float32)}
+    weights_U = (example["target_segments"] > 0).astype(np.float32)
+    return example | {"weights": weights_U, "left_out": np.int32(left_out)}
 
   def loss(self, model, params, batch, rngs: dict, train: bool):
     output, collections = objective.answer(model, params, batch, rngs, train)
-    return objective.sums(output.logits, collections, batch)
+    sums, metrics = objective.sums(output.logits, collections, batch)
+    rows = objective.count(batch)["rows"]
+    left_out = jnp.sum(batch["left_out"], dtype=jnp.float32)
+    return sums, metrics | {"documents_left_out_a_row": (left_out, rows)}
 
 
 def corrupt(text: list[int], vocabulary: Vocabulary, random) -> tuple[list[int], list[int]]:
@@ -113,4 +127,4 @@ def _parts(total: int, parts: int, random) -> list[int]:
 
 
 def _filled(values, length: int, padding: int) -> np.ndarray:
-  return np.array((values + [padding] * length)[:length], np.int32)
+  return np.array(values + [padding] * (length - len(values)), np.int32)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from llm_jax import objective
 from llm_jax.data import corpora, pipeline, records, tokenizers
-from llm_jax.data.packing import Examples
+from llm_jax.data.packing import Examples, Stream
 from llm_jax.data.tokenizers import Tokenizer
 from llm_jax.errors import UserError
 from llm_jax.models import build
@@ -159,11 +159,7 @@ class Batches:
     return [(self._encoded(part), weight) for part, weight in parts]
 
   def _encoded(self, part):
-    if not self._objective.FIELDS:
-      return pipeline.join(self._tokenizer.encode_documents(part.documents))
-    return Examples(
-      self._objective.examples(part.records, self._tokenizer, self._labels, self._config.seq_len)
-    )
+    return table(self._objective, part, self._tokenizer, self._labels, self._config.seq_len)
 
   def _iterator(self, streams, epochs):
     return pipeline.make_iterator(
@@ -178,6 +174,15 @@ class Batches:
       process_count=jax.process_count(),
       epochs=epochs,
     )
+
+
+def table(asked, part, tokenizer: Tokenizer, labels, seq_len: int) -> Stream | Examples:
+  """What an objective's rows are read from: the tokens of a corpus joined, or what it makes of
+  records, or of documents."""
+  if not hasattr(asked, "examples"):
+    return pipeline.join(tokenizer.encode_documents(part.documents))
+  read = part.records if asked.FIELDS else part.documents
+  return Examples(asked.examples(read, tokenizer, labels, seq_len))
 
 
 def document_ids(batch: dict[str, np.ndarray]) -> list[int]:
