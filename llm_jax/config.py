@@ -46,7 +46,7 @@ def base() -> ConfigDict:
         "vocab_size": 1024,  # of a trained tokenizer
       },
       "optimizer": {
-        "name": "adamw",  # adamw, adam, sgd, lion, adafactor, muon
+        "name": "adamw",  # adamw, adam, sgd, lion, adafactor, muon, adagrad
         "learning_rate": 4e-3,
         "b1": 0.9,
         "b2": 0.95,

@@ -28,21 +28,25 @@ def training_flops_per_token(model_config, seq_len: int, target_length: int | No
   Args:
     model_config: any model's.
     seq_len: tokens of the sequence, of an encoder-decoder those of its source.
-    target_length: of an encoder-decoder, see `objectives`; None: as long as its source.
+    target_length: of an encoder-decoder, see `objectives`, None: as long as its source; of word
+      vectors, with how many words each is compared.
 
   Recomputation (remat, hand-written backward passes) is counted as it runs; the optimizer, whose
   work does not depend on the tokens, is not counted.
   """
   model = build(model_config)
-  two_rows = model.spec.kind == "encoder_decoder"
-  lengths = (seq_len, target_length or seq_len) if two_rows else (seq_len,)
+  second = {
+    "encoder_decoder": (1, target_length or seq_len),
+    "word_vectors": (1, seq_len, target_length or 1),
+  }
+  shapes = [(1, seq_len), *(shape for kind, shape in second.items() if kind == model.spec.kind)]
 
   def loss(params, key, *rows):
     log_probs = jax.nn.log_softmax(_logits(model, params, key, rows))
     targets = jnp.zeros((*log_probs.shape[:-1], 1), jnp.int32)  # of a token each, or of a row
     return -jnp.mean(jnp.take_along_axis(log_probs, targets, axis=-1))
 
-  rows = [jax.ShapeDtypeStruct((1, length), jnp.int32) for length in lengths]
+  rows = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes]
   key = jax.eval_shape(lambda: jax.random.key(0))
   return flops(jax.value_and_grad(loss), abstract_params(model), key, *rows) / seq_len
 

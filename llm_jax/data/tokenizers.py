@@ -41,7 +41,7 @@ class Vocabulary:
     end_id: the one after each document.
     begin_id: the one before each document, often the same.
     pieces: what each id is inside a text, see `pieces.texts`; () if nobody knows.
-    counts: how often each id stands in the training text; () where none was read.
+    counts: (size,), how often each id stands in the training text; None where none was read.
   """
 
   size: int
@@ -49,7 +49,7 @@ class Vocabulary:
   end_id: int = 0
   begin_id: int = 0
   pieces: tuple[str, ...] = dataclasses.field(default=(), repr=False, compare=False)
-  counts: tuple[int, ...] = dataclasses.field(default=(), repr=False, compare=False)
+  counts: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
 
   @classmethod
   def numbered(cls, size: int, special: Sequence[Sequence[str]]) -> "Vocabulary":

@@ -9,8 +9,14 @@ from llm_jax.models.decoder import Decoder
 from llm_jax.models.encoder import Encoder
 from llm_jax.models.encoder_decoder import EncoderDecoder
 from llm_jax.models.spec import layer_class, parse
+from llm_jax.models.word_vectors import WordVectors
 
-_MODELS = {"decoder": Decoder, "encoder": Encoder, "encoder_decoder": EncoderDecoder}
+_MODELS = {
+  "decoder": Decoder,
+  "encoder": Encoder,
+  "encoder_decoder": EncoderDecoder,
+  "word_vectors": WordVectors,
+}
 
 
 def build(model_config, dtype: str = "float32") -> nn.Module:
@@ -63,4 +69,5 @@ def undecayed(model: nn.Module) -> tuple[str, ...]:
 
 def _example(model):
   tokens = jnp.zeros((1, 2), jnp.int32)
-  return (tokens, tokens) if model.spec.kind == "encoder_decoder" else (tokens,)
+  others = {"encoder_decoder": (tokens,), "word_vectors": (tokens[..., None],)}
+  return (tokens, *others.get(model.spec.kind, ()))

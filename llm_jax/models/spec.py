@@ -12,7 +12,7 @@ import llm_jax.layers
 from llm_jax.errors import UserError, unknown
 from llm_jax.modules import NORMS
 
-KINDS = ("decoder", "encoder", "encoder_decoder")
+KINDS = ("decoder", "encoder", "encoder_decoder", "word_vectors")
 _CHOICES = {
   "kind": KINDS,
   "positions": ("none", "learned", "sinusoidal", "sinusoidal_halves", "relative"),
@@ -31,6 +31,7 @@ HEADS = (
   "token_classification",
   "span",
   "embedding",
+  "context",
 )
 _OF_CLASSES = {"classification", "token_classification"}
 
@@ -40,7 +41,7 @@ class Spec:
   """What `llm_jax.build` makes a model from.
 
   Attributes:
-    kind: decoder, encoder or encoder_decoder.
+    kind: decoder, encoder, encoder_decoder or word_vectors, which has no layers.
     vocab_size: 0 in an experiment's config: the tokenizer's.
     d_model: width of the residual stream.
     pattern: layer names; a nested tuple is a group of parallel branches.
@@ -62,7 +63,8 @@ class Spec:
     embedding_scale: multiply embeddings by sqrt(d_model).
     embedding_scale_dtype: type that this factor is rounded to, float32 or bfloat16.
     heads: language_model, masked_lm, next_sentence, pooler, classification, token_classification,
-      span, embedding (see `models/heads`); the first makes `Output.logits`.
+      span, embedding (see `models/heads`), the first of which makes `Output.logits`; context, the
+      only one of word_vectors.
     num_classes: of classification and token_classification; 0 in an experiment's config: as many
       as the training data has labels.
     pooling: what of a row classification and embedding read: its first real token, its last, the
@@ -232,13 +234,18 @@ def _check(spec: Spec) -> None:
     if getattr(spec, name) < 1:
       raise UserError(f"model.{name} must be at least 1, found {getattr(spec, name)}.")
   for pattern, repeats in (*spec.decoder_stages, *spec.encoder_stages):
-    if not pattern or repeats < 1:
+    if (not pattern and spec.kind != "word_vectors") or repeats < 1:
       raise UserError(
         f"A pattern needs at least one layer and one repeat, found {pattern} x {repeats}."
       )
   for head in spec.heads:
     if head not in HEADS:
       raise unknown("head of model.heads", head, HEADS)
+  if (spec.kind == "word_vectors") != (spec.heads == ("context",)):
+    raise UserError(
+      f"model.heads=('context',) and model.kind='word_vectors' belong together; found {spec.heads} "
+      f"with {spec.kind!r}."
+    )
   if {"language_model", "masked_lm"} <= set(spec.heads):
     raise UserError("model.heads has language_model and masked_lm: a model has one of them.")
   if spec.num_classes < 1 and _OF_CLASSES & set(spec.heads):

@@ -31,7 +31,7 @@ class MaskedLmNextSentence(MaskedLm):
 
   SPECIAL_TOKENS = (MASK, CLASSIFIER, SEPARATOR)
 
-  def check(self, spec) -> None:
+  def check_model(self, spec) -> None:
     """Raises UserError for a model without the second head or without two token types."""
     if "next_sentence" not in spec.heads or spec.token_types < 2:
       raise UserError(

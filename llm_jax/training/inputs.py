@@ -13,12 +13,13 @@ from ml_collections import ConfigDict
 from llm_jax import objective
 from llm_jax.data import corpora, pipeline, records, tokenizers
 from llm_jax.data.packing import Examples, Stream
-from llm_jax.data.tokenizers import Tokenizer
+from llm_jax.data.tokenizers import Tokenizer, Vocabulary
 from llm_jax.errors import UserError
 from llm_jax.models import build
 
 TOKENIZER = "tokenizer.json"
 LABELS = "labels.json"
+_OF_TOKENS = ("language_model", "masked_lm")  # heads whose loss is bits of the text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,21 +130,24 @@ class Batches:
 
   Attributes:
     train: the iterator, with get_state and set_state.
-    validation_targets: how many tokens there are to predict in the validation text; 0 of records.
+    validation_targets: how many tokens there are to predict in the validation text; 0 where that
+      is not what is predicted.
     sha256: of the training tokens.
   """
 
   def __init__(self, config: ConfigDict, text: Text, tokenizer: Tokenizer, labels=()):
     self._config, self._tokenizer, self._labels = config, tokenizer, labels
     self._objective = objective.make(config)
-    self._transform = functools.partial(self._objective.transform, vocabulary=tokenizer.vocabulary)
     self._validation = self._encode(text.validation)
     self.validation_targets = sum(
       len(part.tokens_N) - len(part.ends_D)
       for part, _ in self._validation
-      if not isinstance(part, Examples)
+      if not isinstance(part, Examples) and self._objective.HEAD in _OF_TOKENS
     )
     train, digest = self._encode(text.train), hashlib.sha256()
+    self._transform = functools.partial(
+      self._objective.transform, vocabulary=_counted(tokenizer.vocabulary, train)
+    )
     for part, _ in train:
       for array in part.arrays.values() if isinstance(part, Examples) else (part.tokens_N,):
         digest.update(np.ascontiguousarray(array))
@@ -183,6 +187,13 @@ def table(asked, part, tokenizer: Tokenizer, labels, seq_len: int) -> Stream | E
     return pipeline.join(tokenizer.encode_documents(part.documents))
   read = part.records if asked.FIELDS else part.documents
   return Examples(asked.examples(read, tokenizer, labels, seq_len))
+
+
+def _counted(vocabulary: Vocabulary, parts) -> Vocabulary:
+  """The vocabulary with how often each id stands in the training text."""
+  streams = [part.tokens_N for part, _ in parts if not isinstance(part, Examples)]
+  counts = [np.bincount(tokens_N, minlength=vocabulary.size) for tokens_N in streams]
+  return dataclasses.replace(vocabulary, counts=sum(counts)) if counts else vocabulary
 
 
 def document_ids(batch: dict[str, np.ndarray]) -> list[int]:

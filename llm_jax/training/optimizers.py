@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from llm_jax.errors import UserError, unknown
 from llm_jax.training.parameters import factors
 
-NAMES = ("adamw", "adam", "sgd", "lion", "adafactor", "muon")
+NAMES = ("adamw", "adam", "sgd", "lion", "adafactor", "muon", "adagrad")
 
 
 class Matrix(NamedTuple):
@@ -57,7 +57,7 @@ def make(
 
   Sources: Kingma & Ba 2015, arXiv:1412.6980; Loshchilov & Hutter 2019, arXiv:1711.05101; Chen et
   al. 2023 (Lion), arXiv:2302.06675; Shazeer & Stern 2018 (Adafactor, updates relative to each
-  parameter's own size), arXiv:1804.04235; Jordan et al. 2024 (Muon), kellerjordan.github.io/posts/
+  parameter's own size), arXiv:1804.04235; Duchi et al. 2011 (AdaGrad), JMLR 12; Jordan et al. 2024 (Muon), kellerjordan.github.io/posts/
   muon, scaled as in Liu et al. 2025, arXiv:2502.16982, eq. 4, so that one learning rate serves its
   matrices and the rest, which Adam updates.
   """
@@ -91,6 +91,9 @@ def _method(config, params, axes, undecayed):
     return optax.scale_by_adam(b1, b2, config.epsilon)
   if config.name == "sgd":
     return optax.trace(decay=b1)
+  if config.name == "adagrad":
+    # epsilon stands beside the root, as Adam's; a first gradient counts like any other.
+    return optax.scale_by_rss(initial_accumulator_value=0.0, eps=config.epsilon**2)
   if config.name == "lion":
     return optax.scale_by_lion(b1, b2)
   matrices = _map_paths(lambda path, names: _matrix_of(path, names, undecayed), axes)
