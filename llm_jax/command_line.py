@@ -113,6 +113,7 @@ def _parser():
     "--window", type=int, help="tokens read at a time; 0: whole documents; default: rows"
   )
   p.add_argument("--stride", type=int, help="new tokens a window; default: half of it")
+  p.add_argument("--words", help="nearest neighbours of these instead: king,queen,...")
   p.add_argument("--task", help=".jsonl of examples, or a .yaml of lm-eval")
   p.add_argument("--metrics", default="exact_match,f1", help="of generated text; bleu, chrf, rouge")
   p.add_argument("--limit", type=int, help="examples of the task; default: all")
@@ -202,10 +203,16 @@ def _default_workdir(config_path):
 def _evaluate(arguments, overrides, argv):
   _no_overrides(overrides)
   _start_jax()
-  from llm_jax.evaluation import jobs, perplexity, result_file, tasks
+  from llm_jax.evaluation import jobs, neighbours, perplexity, result_file, tasks
 
   where, step = arguments.workdir, arguments.step
-  if arguments.task is None and jobs.reads_records(where):
+  if arguments.words is not None or _is_of_words(where):
+    if any((arguments.task, arguments.data, arguments.window, arguments.stride)):
+      raise UserError("The neighbours of words are told without --task, --data and --window.")
+    name, about = "neighbours", {}
+    words = [word for word in (arguments.words or "").split(",") if word]
+    found = neighbours.evaluate(where, words, step)
+  elif arguments.task is None and jobs.reads_records(where):
     if arguments.window is not None or arguments.stride is not None:
       raise UserError("--window and --stride score a running text; this run reads records.")
     name, about = "labels", {}
@@ -232,6 +239,13 @@ def _evaluate(arguments, overrides, argv):
   if keep:
     result_file.write(arguments.json or where, found)
   return 0
+
+
+def _is_of_words(folder):
+  """Whether a run has word vectors and nothing that could be scored on a text."""
+  from llm_jax.training import workdir
+
+  return workdir.read_config(Path(folder)).get("model", {}).get("kind") == "word_vectors"
 
 
 def _generate(arguments, overrides, argv):

@@ -1,6 +1,7 @@
 """Published checkpoints as run folders, and run folders as published checkpoints."""
 
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,9 +110,9 @@ def _new_folder(target: Path) -> Iterator[Path]:
 def _config(spec: Spec, text: Tokenizer | None, folder: Path):
   """A run's config around an imported model."""
   config = base()
-  chosen = {name: getattr(spec, name) for name in model_config() if name != "layers"}
-  layers = {name: dict(fields) for name, fields in spec.layers.items()}
-  config.model = model_config(**chosen, layers=layers)
+  chosen = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+  chosen["layers"] = {name: dict(fields) for name, fields in spec.layers.items()}
+  config.model = model_config(**chosen)
   config.objective = _objective(spec)
   config.seq_len = min(spec.max_length or _ROW, _ROW)
   config.steps = 1  # of which none has been made

@@ -312,7 +312,7 @@ def test_a_variant_starts_from_its_types_entry():
 
 def test_model_config_fills_in_every_field_for_the_command_line():
   config = model_config(pattern=("mlp",))
-  assert set(config) == {field.name for field in dataclasses.fields(spec.Spec)}
+  assert set(config) == {field.name for field in dataclasses.fields(spec.Spec)} | {"embedding"}
   assert set(config.layers.mlp) == set(spec.layer_fields("mlp"))
 
 

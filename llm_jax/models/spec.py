@@ -34,6 +34,7 @@ HEADS = (
   "context",
 )
 _OF_CLASSES = {"classification", "token_classification"}
+_EMBEDDING = {"init_from": ""}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,23 +160,29 @@ def model_config(**chosen) -> ConfigDict:
   """The `model` part of an experiment's config: what was chosen, all else at its default.
 
   Every hyperparameter of every layer in the patterns is filled in, so that each can be overridden
-  on the command line. A variant (`"local": {"type": "attention", "window": 128}`) starts from its
-  type's entry.
+  on the command line; and `embedding.init_from`, the run whose word vectors a new table of tokens
+  starts from, which is no part of the model itself.
+
+  A variant (`"local": {"type": "attention", "window": 128}`) starts from its type's entry.
   """
   _refuse_unknown(chosen)
   fields = {field.name: getattr(_DEFAULTS, field.name) for field in dataclasses.fields(Spec)}
   config = {**fields, **chosen}
+  embedding = _EMBEDDING | config.pop("embedding", {})
   given = config.pop("layers")
   used = _all_branches(Spec(**config))
   layers = {name: _layer_config(name, given) for name in dict.fromkeys([*used, *given])}
-  return ConfigDict({**config, "layers": layers})
+  return ConfigDict({**config, "embedding": embedding, "layers": layers})
 
 
-def _refuse_unknown(keys) -> None:
+def _refuse_unknown(keys: dict) -> None:
   names = [field.name for field in dataclasses.fields(Spec)]
   for key in keys:
-    if key not in names:
+    if key not in (*names, "embedding"):
       raise unknown("model option", key, names)
+  for key in keys.get("embedding", {}):
+    if key not in _EMBEDDING:
+      raise unknown("option of model.embedding", key, _EMBEDDING)
 
 
 def _all_branches(spec: Spec) -> list[str]:
@@ -213,6 +220,7 @@ def parse(config) -> Spec:
     if values.get(key, choices[0]) not in choices:
       raise unknown(f"model.{key}", values[key], choices)
   values = {key: _tuples(value) for key, value in values.items()}
+  values.pop("embedding", None)
   layers = dict(values.pop("layers", {}))
   layers = {name: {k: _tuples(v) for k, v in dict(f).items()} for name, f in layers.items()}
   spec = Spec(**values)

@@ -19,7 +19,7 @@ from llm_jax import objective
 from llm_jax.analysis import counts
 from llm_jax.errors import UserError
 from llm_jax.ops import forms
-from llm_jax.training import inputs, metrics, source, strategies, workdir
+from llm_jax.training import inputs, metrics, source, strategies, word_table, workdir
 from llm_jax.training.checkpoints import Checkpoints
 from llm_jax.training.meter import Failed, Meter
 from llm_jax.training.step import TrainState
@@ -137,9 +137,10 @@ class Run:
       self.strategy.describe(),
     )
     # Read before anything is written; a run that goes on has no use for it.
-    starts = config.init_from and not (folder / "config.json").exists()
+    starts = not any((folder / "checkpoints").glob("[0-9]*"))
     parts = (self.model, self._tokenizer, self._labels)
-    self._source = source.read(config, *parts) if starts else {}
+    self._source = source.read(config, *parts) if starts and config.init_from else {}
+    self._word_rows = word_table.read(config, self._tokenizer) if starts else None
     _log.info("forms: %s", ", ".join(sorted(taken)))
 
   def write(self) -> None:
@@ -186,12 +187,17 @@ class Run:
     return {key: value for key, value in found[-1].items() if key != "split"} if found else {}
 
   def _initialised(self, state: TrainState) -> TrainState:
-    """The state with the parameters of `config.init_from`, if there is one."""
-    if not self._source:
+    """The state with the parameters of `config.init_from`, or the word vectors of
+    `config.model.embedding.init_from`, if there is one of them."""
+    if not (self._source or self._word_rows):
       return state
     tree = self.strategy.to_checkpoint(state)
-    taken, self._source = self._source, {}
-    return self.strategy.from_checkpoint(tree.replace(params=source.put(taken, tree.params)))
+    if self._word_rows:
+      params = word_table.put(*self._word_rows, tree.params)
+    else:
+      params = source.put(self._source, tree.params)
+    self._source, self._word_rows = {}, None
+    return self.strategy.from_checkpoint(tree.replace(params=params))
 
   def _check_identity(self, before: dict) -> None:
     if before["vocab_size"] != self._identity["vocab_size"]:

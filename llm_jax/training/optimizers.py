@@ -57,9 +57,10 @@ def make(
 
   Sources: Kingma & Ba 2015, arXiv:1412.6980; Loshchilov & Hutter 2019, arXiv:1711.05101; Chen et
   al. 2023 (Lion), arXiv:2302.06675; Shazeer & Stern 2018 (Adafactor, updates relative to each
-  parameter's own size), arXiv:1804.04235; Duchi et al. 2011 (AdaGrad), JMLR 12; Jordan et al. 2024 (Muon), kellerjordan.github.io/posts/
-  muon, scaled as in Liu et al. 2025, arXiv:2502.16982, eq. 4, so that one learning rate serves its
-  matrices and the rest, which Adam updates.
+  parameter's own size), arXiv:1804.04235; Duchi et al. 2011 (AdaGrad), JMLR 12; Jordan et
+  al. 2024 (Muon), kellerjordan.github.io/posts/muon, scaled as in Liu et al. 2025,
+  arXiv:2502.16982, eq. 4, so that one learning rate serves its matrices and the rest, which Adam
+  updates.
   """
   _check(config)
   steps = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []

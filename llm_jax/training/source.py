@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _BODY = ("embed", "source_embed", "encoder", "stack")
 _OF_CLASSES = ("classification", "token_classification")
 # What of `config.model` belongs to the job: none of it changes a parameter of the body.
-_OF_THE_JOB = ("heads", "num_classes", "pooling", "dropout_rate", "remat")
+_OF_THE_JOB = ("heads", "num_classes", "pooling", "dropout_rate", "remat", "embedding")
 
 
 def resolve(config: ConfigDict, folder: Path) -> ConfigDict:
