@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from llm_jax import config as config_schema
 from llm_jax import objective
-from llm_jax.data import records, tokenizers
+from llm_jax.data import corpora, records, tokenizers
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.models import build, spec
 from llm_jax.training import inputs, strategies
@@ -60,9 +60,11 @@ def model_and_batch(name):
   if "token_dropout" in config.objective_options:
     config.objective_options.token_dropout = 0.0
   chosen = objective.make(config)
-  if chosen.FIELDS:
+  if hasattr(chosen, "examples"):
     config.model.vocab_size = 0  # the tokenizer's
     part = records.Records("samples", [sample(number) for number in range(24)], "")
+    if not chosen.FIELDS:
+      part = corpora.Corpus("samples", [f"{chr(97 + i)} {i} is" * 3 for i in range(24)], "", 1)
     text = inputs.Text(((part, 1.0),), ((part, 1.0),), "")
     tokenizer = tokenizers.get(config.tokenizer, [], special=chosen.SPECIAL_TOKENS)
     labels = inputs.load_labels(config, text)

@@ -1,7 +1,7 @@
 """GloVe: vectors from counts of co-occurrence (Pennington et al. 2014).
 
 Run: python launch.py train --config=experiments/words/glove.py --config.data.path=kjv.txt.gz
-Takes:
+Takes: two minutes of one CPU core.
 Expect: 0.0
 """
 

@@ -1,7 +1,7 @@
 """word2vec: skip-gram with negative sampling (Mikolov et al. 2013, arXiv:1310.4546).
 
 Run: python launch.py train --config=experiments/words/word2vec.py --config.data.path=kjv.txt.gz
-Takes:
+Takes: two minutes of one CPU core.
 Expect: 0.0
 """
 
