@@ -45,6 +45,7 @@ def base() -> ConfigDict:
         "name": "bpe",  # byte, char, word, bpe, wordpiece, unigram; or a published one's path
         "vocab_size": 1024,  # of a trained tokenizer
       },
+      "unfreeze": {"every": 0},  # steps from one block's unfreezing to the next; 0: all train
       "optimizer": {
         "name": "adamw",  # adamw, adam, sgd, lion, adafactor, muon, adagrad
         "learning_rate": 4e-3,
@@ -69,6 +70,10 @@ def base() -> ConfigDict:
       },
       "checkpoint": {"every": 100, "keep": 2, "keep_best": 1},  # every = 0: never
       "eval": {"every": 0, "batches": 0},  # every = 0: at the end only; batches = 0: all
+      "early_stopping": {
+        "metric": "",  # of the validation rows, such as loss or accuracy; "": never
+        "patience": 3,  # evaluations in a row that bring nothing better
+      },
       "log": {"every": 10},
     }
   )

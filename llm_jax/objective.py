@@ -19,6 +19,11 @@ if it has more to ask of a model than its kind and its head:
 
   check_model(spec)      raises UserError
 
+and if it has an option `teacher`, the folder of a trained run:
+
+  loss(..., teacher)     is given it as a `Teacher`, None where only the task is scored
+  check_teacher(spec, teacher's spec)    refuses one that cannot teach this student
+
 and if it reads records:
 
   labels(records)        the names it predicts, () if there are none: the classes of the head
@@ -40,15 +45,26 @@ Legend: B batch, T position, V vocabulary, N rows.
 import dataclasses
 import importlib
 import pkgutil
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from ml_collections import ConfigDict
 
 import llm_jax.objectives
 from llm_jax.errors import UserError, unknown
 from llm_jax.ops.cross_entropy import both_entropies
+
+
+@struct.dataclass
+class Teacher:
+  """A trained model and its parameters: read by a loss, never changed."""
+
+  params: Any
+  model: nn.Module = struct.field(pytree_node=False)
 
 
 def names() -> list[str]:

@@ -13,6 +13,7 @@ from llm_jax import objective
 from llm_jax.data import corpora, records, tokenizers
 from llm_jax.data.tokenizers import Vocabulary
 from llm_jax.models import build, spec
+from llm_jax.objective import Teacher
 from llm_jax.training import inputs, strategies
 
 FILES = sorted(config_schema.EXPERIMENTS.rglob("*.py"))
@@ -128,7 +129,11 @@ def test_one_device_pmap_and_mesh_give_one_loss_curve(name):
     config, model, batch = made
     config.parallel.update(parallel)
     config.steps, config.schedule.warmup_fraction = 3, 0.0
-    strategy = strategies.make(config, model, objective.make(config), devices)
+    chosen = objective.make(config)
+    taught = {}
+    if hasattr(chosen, "teacher"):
+      taught["teacher"] = Teacher(build.init_params(model, jax.random.key(1)), model)
+    strategy = strategies.make(config, model, chosen, devices, taught)
     state = strategy.init(jax.random.PRNGKey(0))
     found = []
     for _ in range(3):

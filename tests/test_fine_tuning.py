@@ -1,8 +1,10 @@
 """Fine-tuning: what a run takes from another, what it leaves as it is, and at which rates."""
 
+import itertools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from llm_jax.objectives.masked_lm import MaskedLm
 from llm_jax.objectives.next_token import NextToken
 from llm_jax.training import loop, optimizers, parameters, strategies, workdir
 from llm_jax.training.checkpoints import load_params
+from llm_jax.training.unfreezing import Unfreezing
 from tests.parity.harness import quick_compilation
 
 LAYERS = {"attention": {"num_heads": 2}, "mlp": {}}
@@ -150,7 +153,7 @@ def strategy_of(devices=1, parallel=None, repeats=1, optimizer="adamw", **change
   config.optimizer.name = optimizer
   config.schedule.update(name="constant", warmup_fraction=0.0)
   config.parallel.update(parallel or {})
-  config.freeze = changes.pop("freeze", ())
+  config.freeze, config.unfreeze.every = changes.pop("freeze", ()), changes.pop("unfreeze", 0)
   config.optimizer.update(changes)
   model = build.build(config.model)
   return strategies.make(config, model, NextToken(), jax.devices()[:devices])
@@ -230,3 +233,56 @@ def test_a_group_is_updated_by_its_factor_of_the_rate(optimizer, quick_compilati
 def test_a_choice_of_parameters_that_means_nothing_is_refused(changes, message):
   with pytest.raises(UserError, match=message):
     strategy_of(**changes)
+
+
+@pytest.mark.parametrize("layout", [{}, {"devices": 8, "parallel": MESH}], ids=["one", "mesh"])
+def test_blocks_are_unfrozen_from_the_top_by_one_compiled_step(
+  layout, quick_compilation, monkeypatch
+):
+  traces, loss = [], NextToken.loss
+
+  def counted(*arguments, **options):
+    traces.append(1)
+    return loss(*arguments, **options)
+
+  monkeypatch.setattr(NextToken, "loss", counted)
+  strategy = strategy_of(**layout, repeats=3, unfreeze=2)
+  found, changed = steps(strategy, 10), []
+  for before, after in itertools.pairwise(found):
+    kernel, other = (tree["stack/0/0_mlp/in/kernel"] for tree in (before, after))
+    blocks = [int(np.any(kernel[i] != other[i])) for i in range(3)]
+    rest = [np.any(before[p] != after[p]) for p in ("embed/tokens", "stack/final_norm/scale")]
+    changed.append([int(rest[0]), *blocks, int(rest[1])])
+  stages = [[0, 0, 0, 0, 1], [0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 1, 1, 1, 1], [1, 1, 1, 1, 1]]
+  assert changed == [stage for stage in stages for _ in range(2)]
+  assert len(traces) == 1
+
+
+def test_an_encoder_is_unfrozen_after_its_decoder():
+  config = config_schema.base()
+  config.model = model_config(
+    vocab_size=8,
+    kind="encoder_decoder",
+    d_model=32,
+    repeats=2,
+    encoder_repeats=1,
+    positions="relative",
+    layers=LAYERS,
+  )
+  config.unfreeze.every = 5
+  model = build.build(config.model)
+  old = jax.tree.map(lambda x: jnp.zeros(x.shape), build.abstract_params(model))
+  new = jax.tree.map(jnp.ones_like, old)
+  unfreezing = Unfreezing(config, model.spec)
+  total = lambda tree: sum(float(x.sum()) for x in jax.tree.leaves(tree))
+  counts = []
+  for stage in range(5):
+    found = unfreezing.apply(jnp.int32(5 * stage + 4), new, old)
+    shares = [total(found[top]) / total(new[top]) for top in ("embed", "encoder", "stack")]
+    counts.append([round(share, 1) for share in shares])
+  assert [share[0] for share in counts] == [0, 0, 0, 0, 1]
+  assert [share[1] for share in counts] == sorted(share[1] for share in counts)
+  assert counts[2][1] == 0 and counts[3][1] > 0.9 and counts[2][2] > 0.9
+  config.unfreeze.every = -1
+  with pytest.raises(UserError, match=r"unfreeze\.every must be 0 or more"):
+    Unfreezing(config, model.spec)

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from llm_jax.errors import UserError
+from llm_jax.training.early_stopping import lower_is_better
 from llm_jax.training.step import TrainState
 from llm_jax.training.workdir import disk_errors, is_disk_full, read_json, write_json
 
@@ -36,7 +37,7 @@ _STATE = ("step", "opt_state", "key", "skipped", "skipped_in_a_row")
 
 
 class Checkpoints:
-  """The checkpoints of one run: the newest `keep`, and the `keep_best` of lowest loss.
+  """The checkpoints of one run: the newest `keep`, and the `keep_best` by a metric.
 
   Saving goes on in the background while the run continues; what failed there is raised by the
   next call. Use as a context manager: leaving it waits for the last save.
@@ -44,30 +45,31 @@ class Checkpoints:
   Args:
     folder: the run folder.
     config: `config.checkpoint`.
+    metric: of the validation text, by which one is the best, see `early_stopping`.
 
   Raises:
     UserError: counts that make no sense, or a checkpoint whose files are damaged.
   """
 
-  def __init__(self, folder: Path, config: ConfigDict):
+  def __init__(self, folder: Path, config: ConfigDict, metric: str = "loss"):
     if config.every < 0 or config.keep < 1 or config.keep_best < 0:
       raise UserError(
         f"checkpoint.every ({config.every}) and checkpoint.keep_best ({config.keep_best}) must be "
         f"0 or more, checkpoint.keep ({config.keep}) 1 or more."
       )
     self._folder = Path(folder).absolute() / "checkpoints"
-    self._saving = None
+    self._saving, self._metric = None, metric
     self._open = contextlib.ExitStack()
     policies = preservation_policy
     best = policies.BestN(
-      get_metric_fn=lambda metrics: metrics["loss"],
-      reverse=True,
+      get_metric_fn=lambda metrics: metrics[metric],
+      reverse=lower_is_better(metric),
       n=config.keep_best,
       keep_checkpoints_without_metrics=False,
     )
     options = ocp.CheckpointManagerOptions(
-      best_fn=lambda metrics: metrics["loss"],
-      best_mode="min",
+      best_fn=lambda metrics: metrics[metric],
+      best_mode="min" if lower_is_better(metric) else "max",
       preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(config.keep), best]),
       cleanup_tmp_directories=True,
       async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
@@ -78,14 +80,14 @@ class Checkpoints:
     """The step of the newest checkpoint, or None."""
     return self._manager.latest_step()
 
-  def save(self, step: int, state: TrainState, run: dict, loss: float | None = None) -> None:
+  def save(self, step: int, state: TrainState, run: dict, value: float | None = None) -> None:
     """Starts a save, once the previous one is finished.
 
     Args:
       step: steps made.
       state: a strategy's `to_checkpoint`. It is copied before this returns.
       run: JSON, handed back by `restore`: the data iterator's state and the like.
-      loss: the validation loss of this step, if it was measured; decides which is the best.
+      value: the metric at this step, if it was measured; decides which is the best.
 
     Raises:
       UserError: the disk is full, now or in the save before.
@@ -100,7 +102,7 @@ class Checkpoints:
         state=ocp.args.StandardSave({name: getattr(state, name) for name in _STATE}),
         run=ocp.args.JsonSave({"format_version": FORMAT_VERSION, **run}),
       )
-      metrics = {"loss": loss} if loss is not None and loss - loss == 0 else None
+      metrics = {self._metric: value} if value is not None and value - value == 0 else None
       self._manager.save(step, args=items, metrics=metrics)
 
   def check(self) -> None:
@@ -185,7 +187,7 @@ def load(folder: Path | str, step: int | str | None = None) -> tuple[dict, dict]
 
   Args:
     folder: a run folder, or one checkpoint of it (`<run>/checkpoints/<step>`).
-    step: a number, "best" (of lowest validation loss, if any was measured), or "latest" or None.
+    step: a number, "best" (by the run's metric, if it was measured), or "latest" or None.
 
   Raises:
     UserError: no such checkpoint, or a damaged one.
@@ -227,10 +229,11 @@ def _remove(folders: Iterable[Path]) -> None:
 
 
 def _best(folder: Path, steps: list[int]) -> int | None:
-  """The step of lowest validation loss among those where it was measured."""
+  """The step of lowest loss, or of whatever metric decides, among those where it was measured."""
   files = {step: folder / str(step) / "metrics" / "metrics" for step in steps}
-  losses = {step: read_json(file)["loss"] for step, file in files.items() if file.exists()}
-  return min(losses, key=losses.get, default=None)
+  found = {step: read_json(file) for step, file in files.items() if file.exists()}
+  worth = lambda step: [-x if lower_is_better(name) else x for name, x in found[step].items()]
+  return max(found, key=worth, default=None)
 
 
 def check_shapes(found, expected, source: Path) -> None:

@@ -19,8 +19,9 @@ from llm_jax import objective
 from llm_jax.analysis import counts
 from llm_jax.errors import UserError
 from llm_jax.ops import forms
-from llm_jax.training import inputs, metrics, source, strategies, word_table, workdir
+from llm_jax.training import inputs, metrics, source, strategies, teaching, word_table, workdir
 from llm_jax.training.checkpoints import Checkpoints
+from llm_jax.training.early_stopping import EarlyStopping, check_metric
 from llm_jax.training.meter import Failed, Meter
 from llm_jax.training.step import TrainState
 
@@ -49,7 +50,7 @@ def train(config: ConfigDict, folder: Path | str, progress: bool = True) -> dict
 
   Returns:
     result.json: step, loss and bits_per_byte of the validation text at the end, tokens, seconds,
-    flops, skipped, parameters.
+    flops, skipped, parameters; with early_stopping, what the best was and whether it stopped.
 
   Raises:
     UserError: a mistake in the config, the data or the folder, or a full disk.
@@ -65,36 +66,40 @@ def train(config: ConfigDict, folder: Path | str, progress: bool = True) -> dict
   with _Signals() as signals, _owned(folder, config, progress) as console:
     run = Run(config, folder)
     run.write()
-    with Checkpoints(folder, config.checkpoint) as saved:
-      start, state, totals = run.begin(saved)
-      with _rows(folder, config.steps, start, console) as rows:
+    with Checkpoints(folder, config.checkpoint, run.stopping.metric) as saved:
+      step, state, totals = run.begin(saved)
+      with _rows(folder, config.steps, step, console) as rows:
         meter = Meter(run, rows, totals)
-        for step in range(start + 1, config.steps + 1):
+        while step < config.steps and not run.stopping.finished:
+          step += 1
           batch = next(run.batches.train)
           state, values = run.strategy.step(state, run.strategy.put(batch))
           meter.made(step, values, batch, state)
           stop = signals.agreed(step)
           _evaluate_and_save(run, saved, meter, step, state, stop)
-          if stop and step < config.steps:
+          if stop and step < config.steps and not run.stopping.finished:
             saved.wait()  # said to be saved only when it is
             raise Stopped(_told(stop, step, config))
-        result = meter.result(config.steps, state)
+        result = meter.result(step, state) | run.stopping.result()
+    if run.stopping.finished:
+      _log.info("stopped after step %d of %d: %s", step, config.steps, run.stopping)
     if jax.process_index() == 0:
       workdir.write_json(folder / _RESULT, result)
   return result
 
 
 def _evaluate_and_save(run, saved, meter, step, state, stop) -> None:
-  """Does after a step what is due: first the evaluation, whose loss makes a checkpoint the best."""
+  """Does after a step what is due: first the evaluation, which may make a checkpoint the best."""
   config = run.config
   due = lambda every: every and step % every == 0
-  loss = None
+  value, best = None, False
   if due(config.eval.every) or step == config.steps:
-    loss = meter.validate(step, state)
-  every = config.checkpoint.every
-  if due(every) or (every and (stop or step == config.steps)):
+    values = meter.validate(step, state)
+    value, best = values[run.stopping.metric], run.stopping.judge(step, values)
+  every, last = config.checkpoint.every, step == config.steps or run.stopping.finished
+  if due(every) or (every and (stop or best or last)):
     with meter.paused():
-      saved.save(step, run.strategy.to_checkpoint(state), run.place(meter), loss)
+      saved.save(step, run.strategy.to_checkpoint(state), run.place(meter), value)
   elif due(config.log.every):
     saved.check()
 
@@ -106,6 +111,7 @@ class Run:
     config: the whole config.
     text, batches: what is trained on, see `inputs`.
     model, objective, strategy: what a step is made of.
+    stopping: whether it is to end before the last step.
     parameters: how many the model has.
     flops_per_token: of training, for each position.
   """
@@ -117,8 +123,11 @@ class Run:
     self._tokenizer = inputs.load_tokenizer(config, folder, self.text)
     self._labels = inputs.load_labels(config, self.text)
     self.model = inputs.model(config, self._tokenizer, self._labels)
-    self.strategy = strategies.make(config, self.model, self.objective)
+    constants = teaching.constants(config, self.model, self._tokenizer)
+    self.strategy = strategies.make(config, self.model, self.objective, constants=constants)
     self.batches = inputs.Batches(config, self.text, self._tokenizer, self._labels)
+    self.stopping = EarlyStopping(config)
+    check_metric(config, self.objective, self.model, self.batches, constants)
     model_config = inputs.model_config(config, self._tokenizer, self._labels)
     self.parameters = counts.parameters(model_config)
     with forms.recording() as taken:
@@ -168,6 +177,7 @@ class Run:
     self._check_identity(place["identity"])
     state = saved.restore(step, self.strategy.abstract_checkpoint())
     self.batches.train.set_state(place["iterator"])
+    self.stopping.restore(place["early_stopping"])
     _log.info("resumed after step %d", step)
     return step, self.strategy.from_checkpoint(state), place
 
@@ -178,6 +188,7 @@ class Run:
       "seconds": meter.seconds,
       "iterator": self.batches.train.get_state(),
       "identity": self._identity,
+      "early_stopping": self.stopping.state(),
     }
 
   def last_validation(self, step: int) -> dict:

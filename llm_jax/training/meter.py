@@ -70,11 +70,11 @@ class Meter:
     yield
     self._clock = time.monotonic()
 
-  def validate(self, step: int, state: TrainState) -> float:
+  def validate(self, step: int, state: TrainState) -> dict[str, float]:
     """Evaluates on the validation text and writes its row.
 
     Returns:
-      the loss: nats for each target.
+      its metrics; the loss is in nats for each target.
     """
     with self.paused():
       run, sums, pending = self._run, {}, {}
@@ -92,7 +92,7 @@ class Meter:
       self._validation = {"step": step, **values, **self._used(step)}
       if self._rows:
         self._rows.row("validation", **self._validation)
-    return values["loss"]
+    return values
 
   def result(self, step: int, state: TrainState) -> dict:
     """The validation row of the last step, and what else is said of a finished run."""

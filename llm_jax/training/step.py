@@ -13,6 +13,7 @@ from flax import struct
 
 from llm_jax.training.parameters import merge, split
 from llm_jax.training.schedules import Schedule
+from llm_jax.training.unfreezing import Unfreezing
 
 
 @struct.dataclass
@@ -54,8 +55,9 @@ def make_train_step(
   accumulation: int = 1,
   axis_name: str | None = None,
   frozen: Collection[str] = (),
+  unfreezing: Unfreezing | None = None,
 ) -> Callable:
-  """Builds `train_step(state, batch) -> (state, metrics)`.
+  """Builds `train_step(state, batch, constants=None) -> (state, metrics)`.
 
   The loss is a sum of ratios, `objective.loss` over `objective.count`. The counts are those of
   the whole batch and are known before the first micro-batch, so that gradients of all
@@ -65,12 +67,16 @@ def make_train_step(
     accumulation: micro-batches; must divide the rows of the batch (on each device).
     axis_name: the mapped axis to add up over, if the step runs under one.
     frozen: paths of the parameters that stay as they are: the loss is not differentiated by them.
+    unfreezing: which of the others a step may change; None: all.
+
+  `constants` are arguments of `objective.loss` by name, such as a teacher: arrays that no step
+  changes and that are no part of the program.
   """
 
   def total(tree):
     return jax.lax.psum(tree, axis_name) if axis_name else tree
 
-  def train_step(state, batch):
+  def train_step(state, batch, constants=None):
     key = jax.random.fold_in(state.key, state.step)
     if axis_name:
       key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
@@ -79,7 +85,9 @@ def make_train_step(
 
     def loss_fn(trained, index, micro_batch):
       rngs, params = {"dropout": jax.random.fold_in(key, index)}, merge(trained, fixed)
-      sums, metrics = objective.loss(model, params, micro_batch, rngs, train=True)
+      sums, metrics = objective.loss(
+        model, params, micro_batch, rngs, train=True, **(constants or {})
+      )
       return sum(jax.tree.leaves(jax.tree.map(ratio, sums, counts))), metrics
 
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
@@ -90,7 +98,10 @@ def make_train_step(
     updates, opt_state = optimizer.update(
       grads, state.opt_state, trained, learning_rate=learning_rate
     )
-    params = merge(optax.apply_updates(trained, updates), fixed)
+    new = optax.apply_updates(trained, updates)
+    if unfreezing:
+      new = unfreezing.apply(state.step, new, trained)
+    params = merge(new, fixed)
 
     good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     keep = lambda new, old: jnp.where(good, new, old)
@@ -114,10 +125,10 @@ def make_train_step(
 
 
 def make_eval_step(model: nn.Module, objective, *, axis_name: str | None = None) -> Callable:
-  """Builds `eval_step(params, batch) -> {name: (sum, count)}`, without dropout."""
+  """Builds `eval_step(params, batch, constants=None) -> {name: (sum, count)}`, without dropout."""
 
-  def eval_step(params, batch):
-    pairs = objective.loss(model, params, batch, {}, train=False)[1]
+  def eval_step(params, batch, constants=None):
+    pairs = objective.loss(model, params, batch, {}, train=False, **(constants or {}))[1]
     return jax.lax.psum(pairs, axis_name) if axis_name else pairs
 
   return eval_step

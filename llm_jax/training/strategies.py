@@ -26,6 +26,7 @@ from llm_jax.models import build
 from llm_jax.models.partition import partition_spec
 from llm_jax.training import optimizers, parameters, schedules
 from llm_jax.training.step import TrainState, initial_state, make_eval_step, make_train_step
+from llm_jax.training.unfreezing import Unfreezing
 
 _log = logging.getLogger(__name__)
 
@@ -34,13 +35,19 @@ AXES = ("data", "fsdp", "tensor")
 
 
 def make(
-  config: ConfigDict, model: nn.Module, objective, devices: list | None = None
+  config: ConfigDict,
+  model: nn.Module,
+  objective,
+  devices: list | None = None,
+  constants: dict | None = None,
 ) -> "Pmap | Mesh":
   """The strategy a config asks for, with its optimizer and schedule.
 
   Args:
     config: the whole config.
     devices: those to use; None: all of them, on every process.
+    constants: what the objective's loss is given by name, such as a teacher; each device gets a
+      copy of its arrays.
 
   Raises:
     UserError: an unknown name, or a batch or axes that do not fit the devices.
@@ -52,19 +59,19 @@ def make(
   if set(axes) != set(AXES):
     raise UserError(f"parallel.axes must name {', '.join(AXES)}; found {', '.join(sorted(axes))}.")
   if name == "mesh":
-    return Mesh(config, model, objective, devices)
+    return Mesh(config, model, objective, devices, constants or {})
   if set(axes.values()) != {1}:
     raise UserError(
       f"parallel.axes are {axes}, but parallel.strategy={name!r} only copies the model: "
       "set parallel.strategy to 'mesh', or all axes to 1."
     )
-  return Pmap(config, model, objective, devices)
+  return Pmap(config, model, objective, devices, constants or {})
 
 
 class Pmap:
   """Replicated data parallelism: every device holds all of the state and a part of the rows."""
 
-  def __init__(self, config, model, objective, devices):
+  def __init__(self, config, model, objective, devices, constants):
     self._parts = _Parts(config, model, objective)
     self._devices = devices
     _check_batch(config, len(devices))
@@ -74,8 +81,9 @@ class Pmap:
     self._rows = NamedSharding(mesh.local_mesh, PartitionSpec("data"))
     self._everywhere = NamedSharding(mesh, PartitionSpec())
     self._init = jax.jit(self._parts.init, out_shardings=self._whole)
+    self._constants = jax.device_put(constants, self._whole)
     pmap = functools.partial(
-      jax.pmap, axis_name="data", in_axes=(None, 0), out_axes=None, devices=devices
+      jax.pmap, axis_name="data", in_axes=(None, 0, None), out_axes=None, devices=devices
     )
     self._step = pmap(self._parts.train_step("data"), donate_argnums=0)
     self._evaluate = pmap(self._parts.eval_step("data"))
@@ -95,11 +103,11 @@ class Pmap:
 
   def step(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
     """One step; the state given must not be used again. Metrics are scalars on the device."""
-    return self._step(state, batch)
+    return self._step(state, batch, self._constants)
 
   def evaluate(self, state: TrainState, batch: dict) -> dict:
     """name -> (sum, count), over the rows of all devices."""
-    return self._evaluate(state.params, batch)
+    return self._evaluate(state.params, batch, self._constants)
 
   def to_checkpoint(self, state: TrainState) -> TrainState:
     """The state as arrays that all processes see whole; nothing is copied."""
@@ -127,7 +135,7 @@ class Mesh:
   split over fsdp and tensor by `models/partition`, rows over data and fsdp; the compiler adds
   collectives."""
 
-  def __init__(self, config, model, objective, devices):
+  def __init__(self, config, model, objective, devices, constants):
     self._parts = _Parts(config, model, objective)
     sizes = _mesh_sizes(dict(config.parallel.axes), len(devices))
     _check_batch(config, sizes["data"] * sizes["fsdp"])
@@ -138,16 +146,17 @@ class Mesh:
     self._rows = NamedSharding(self._mesh, PartitionSpec(("data", "fsdp")))
     self._whole = NamedSharding(self._mesh, PartitionSpec())
     self._state = self._shardings()
+    self._constants = jax.device_put(constants, self._whole)
     self._init = jax.jit(self._parts.init, out_shardings=self._state)
     self._step = jax.jit(
       self._parts.train_step(None),
-      in_shardings=(self._state, self._rows),
+      in_shardings=(self._state, self._rows, self._whole),
       out_shardings=(self._state, self._whole),
       donate_argnums=0,
     )
     self._evaluate = jax.jit(
       self._parts.eval_step(None),
-      in_shardings=(self._state.params, self._rows),
+      in_shardings=(self._state.params, self._rows, self._whole),
       out_shardings=self._whole,
     )
 
@@ -184,11 +193,11 @@ class Mesh:
 
   def step(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
     """One step; the state given must not be used again. Metrics are scalars on the device."""
-    return self._step(state, batch)
+    return self._step(state, batch, self._constants)
 
   def evaluate(self, state: TrainState, batch: dict) -> dict:
     """name -> (sum, count), over all rows."""
-    return self._evaluate(state.params, batch)
+    return self._evaluate(state.params, batch, self._constants)
 
   def to_checkpoint(self, state: TrainState) -> TrainState:
     """The state itself: its arrays are already logical, each process holding parts."""
@@ -218,6 +227,7 @@ class _Parts:
     self.schedule = schedules.make(config.schedule, config.optimizer.learning_rate, config.steps)
     params = build.abstract_params(model)
     self.frozen = parameters.frozen(config.freeze, params)
+    self.unfreezing = Unfreezing(config, model.spec)
     trained, axes = (parameters.split(tree, self.frozen)[0] for tree in (params, self.axes))
     self.optimizer = optimizers.make(config.optimizer, trained, axes, build.undecayed(model))
     self.accumulation = config.optimizer.accumulation
@@ -238,6 +248,7 @@ class _Parts:
       accumulation=self.accumulation,
       axis_name=axis_name,
       frozen=self.frozen,
+      unfreezing=self.unfreezing,
     )
 
   def eval_step(self, axis_name):

@@ -1,0 +1,25 @@
+"""A student of a quarter of its teacher's size learns the next token from the teacher's logits.
+
+Run: python launch.py train --config=experiments/distillation/student.py
+Takes: TODO
+Expect: 0.0
+"""
+
+from llm_jax import objective
+from llm_jax.config import base, with_mode
+from llm_jax.models.spec import model_config
+
+
+def get_config(mode=""):
+  config = base()
+  config.objective = "distillation"
+  config.objective_options = objective.options("distillation", teacher="runs/teacher")
+  config.model = model_config(
+    d_model=64,
+    pattern=("attention", "mlp"),
+    repeats=3,
+    positions="learned",
+    max_length=128,
+    layers={"attention": {"num_heads": 2}, "mlp": {"activation": "gelu_tanh"}},
+  )
+  return with_mode(config, mode)
