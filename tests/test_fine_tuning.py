@@ -15,7 +15,7 @@ from llm_jax.models import build
 from llm_jax.models.spec import model_config
 from llm_jax.objectives.masked_lm import MaskedLm
 from llm_jax.objectives.next_token import NextToken
-from llm_jax.training import loop, optimizers, parameters, strategies, workdir
+from llm_jax.training import inputs, loop, optimizers, parameters, strategies, workdir
 from llm_jax.training.checkpoints import load_params
 from llm_jax.training.unfreezing import Unfreezing
 from tests.parity.harness import quick_compilation
@@ -132,6 +132,13 @@ def test_a_source_that_does_not_fit_is_refused(corpus, source, tmp_path, change,
   config.model.update(change)
   with pytest.raises(UserError, match=message):
     train(config, tmp_path)
+
+
+def test_the_text_of_an_imported_model_without_an_objective_is_that_of_any(corpus):
+  config = make_config(corpus)
+  wanted = inputs.load_text(config).sha256
+  config.objective = ""
+  assert inputs.load_text(config).sha256 == wanted
 
 
 # ------------------------------------------------------------------------ what changes, how fast

@@ -50,7 +50,8 @@ class Text:
 def load_text(config: ConfigDict) -> Text:
   """Reads the corpora of `config.data`, or the records if the objective asks for such, and holds
   out the validation part of each if it has no path of its own."""
-  fields = objective.make(config).FIELDS
+  # An imported model without heads has no objective, and the text of any.
+  fields = objective.make(config).FIELDS if config.objective else ()
   read = functools.partial(records.load, fields=fields) if fields else corpora.load
   split = records.split if fields else corpora.split
   if config.data.path and config.data.mixture:
