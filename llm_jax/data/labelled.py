@@ -36,6 +36,30 @@ def encode(tokenizer: Tokenizer, records: list[dict], field: str) -> list[list[i
   return found
 
 
+def encode_words(tokenizer: Tokenizer, records: list[dict]) -> list[list[list[int]]]:
+  """The ids of each of the "words" of each record, with the space before it where the tokenizer
+  has one there. A word of which the tokenizer leaves nothing is the end token.
+
+  Raises:
+    UserError: a record without words; it is named.
+  """
+  # Some tokenizers mark a word's beginning by themselves; to the others a space is a character.
+  alone = tokenizer.encode("a b") == tokenizer.encode("a") + tokenizer.encode("b")
+  pieces = {}
+  for number, record in enumerate(records, 1):
+    if not record["words"]:
+      raise UserError(f"Record {number} has no words. Leave it out.")
+    for place, word in enumerate(record["words"]):
+      pieces["" if alone or not place else " ", word] = []
+  framed = tokenizer.encode_documents([space + word for space, word in pieces])
+  for key, ids in zip(pieces, framed, strict=True):
+    pieces[key] = ids[1:-1].tolist() or [tokenizer.end_id]
+  return [
+    [pieces["" if alone or not place else " ", word] for place, word in enumerate(record["words"])]
+    for record in records
+  ]
+
+
 def fit(parts: Sequence[list[int]], room: int, too_long: str, number: int) -> list[list[int]]:
   """The parts of a record's row, cut to `room` tokens together if that is asked for.
 

@@ -11,7 +11,7 @@ from llm_jax.data import records
 from llm_jax.errors import UserError
 from llm_jax.training import inputs, runs, workdir
 
-MODULES = {"classification": "labelled"}
+MODULES = dict.fromkeys(("classification", "contrastive", "token_classification"), "labelled")
 
 
 def reads_records(folder: Path | str) -> bool:

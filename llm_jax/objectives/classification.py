@@ -1,16 +1,13 @@
 """Classification: which of some classes a text, or a pair of texts, belongs to.
 
-  layout      row                                       read by pooling
-  classifier  [CLS] text [SEP] (text_b [SEP])           pooler, first, mean
-  extract     <start> text (<delimiter> text_b) <end>   last
-  plain       text ([SEP] text_b)                       last, mean
+How it stands in a row is one of `data/layouts`.
 
-Sources: of classifier Devlin et al. 2018, arXiv:1810.04805, section 4.1; of extract, whose end is
-a token of its own, and of the auxiliary loss Radford et al. 2018, "Improving Language Understanding
-by Generative Pre-Training", sections 3.2 and 3.3; of token_dropout Iyyer et al. 2015, "Deep
-Unordered Composition Rivals Syntactic Methods for Text Classification", section 3.1.
+Sources: Devlin et al. 2018, arXiv:1810.04805, section 4.1; of the auxiliary loss Radford et al.
+2018, "Improving Language Understanding by Generative Pre-Training", section 3.2; of token_dropout
+Iyyer et al. 2015, "Deep Unordered Composition Rivals Syntactic Methods for Text Classification",
+section 3.1.
 
-Legend: N records, B batch, T position, C classes.
+Legend: B batch, N records, T position.
 """
 
 import dataclasses
@@ -20,16 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm_jax import objective
-from llm_jax.data import labelled
-from llm_jax.data.special_tokens import CLASSIFIER, DELIMITER, EXTRACT, SEPARATOR
+from llm_jax.data import labelled, layouts
 from llm_jax.errors import UserError
 from llm_jax.ops.cross_entropy import cross_entropy
-
-LAYOUTS = {
-  "classifier": ("pooler", "first", "mean"),
-  "extract": ("last",),
-  "plain": ("last", "mean"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +27,7 @@ class Classification:
   """Cross-entropy of a text's class.
 
   Attributes:
-    layout: see above.
+    layout: classifier, extract or plain.
     pairs: whether a record has a second text, `text_b`.
     language_model_weight: of the mean loss of each next token, added to that of the class; it
       needs a decoder with the "language_model" head too.
@@ -57,7 +47,7 @@ class Classification:
   transform = staticmethod(objective.as_stored)
 
   def __post_init__(self):
-    labelled.check_choice("layout", self.layout, LAYOUTS)
+    labelled.check_choice("layout", self.layout, layouts.LAYOUTS)
     labelled.check_choice("too_long", self.too_long, labelled.TOO_LONG)
     if not 0 <= self.token_dropout < 1 or (self.token_dropout and self.language_model_weight):
       raise UserError(
@@ -71,24 +61,11 @@ class Classification:
 
   @property
   def SPECIAL_TOKENS(self):
-    second = {"classifier": (), "extract": (DELIMITER,), "plain": (SEPARATOR,)}[self.layout]
-    always = {"classifier": (CLASSIFIER, SEPARATOR), "extract": (EXTRACT,), "plain": ()}
-    return always[self.layout] + (second if self.pairs else ())
+    return layouts.special_tokens(self.layout, self.pairs)
 
   def check_model(self, spec) -> None:
     """Refuses a model that does not read what the layout says of the text."""
-    if spec.pooling not in LAYOUTS[self.layout]:
-      fitting = [name for name, poolings in LAYOUTS.items() if spec.pooling in poolings]
-      raise UserError(
-        f"The layout {self.layout!r} is read with model.pooling "
-        f"{' or '.join(LAYOUTS[self.layout])}; found {spec.pooling!r}, which suits "
-        f"--config.objective_options.layout={' or '.join(fitting)}."
-      )
-    if spec.kind == "decoder" and spec.pooling in ("pooler", "first"):
-      raise UserError(
-        f"model.pooling={spec.pooling!r} reads a decoder where it has seen no text yet. Take last "
-        "or mean."
-      )
+    layouts.check_model(self.layout, spec)
     if self.language_model_weight and not (
       spec.kind == "decoder" and "language_model" in spec.heads
     ):
@@ -120,7 +97,7 @@ class Classification:
     """
     texts = [labelled.encode(tokenizer, records, name) for name in self.FIELDS[:-1]]
     numbers = {label: number for number, label in enumerate(labels)}
-    before, between, after = self._frame(tokenizer.vocabulary)
+    before, between, after = layouts.frame(self.layout, tokenizer.vocabulary, self.pairs)
     framing = len(before) + len(after) + len(between) * (len(texts) - 1)
     rows, types, own, targets = [], [], [], []
     for number, (record, *parts) in enumerate(zip(records, *texts, strict=True), 1):
@@ -143,16 +120,6 @@ class Classification:
       "weights": np.ones(len(rows), np.float32),
       "document_ids": np.arange(len(rows), dtype=np.int32),
     }
-
-  def _frame(self, vocabulary) -> tuple[list[int], list[int], list[int]]:
-    """The ids before, between and after the texts."""
-    if self.layout == "classifier":
-      separator = [vocabulary.id_of(SEPARATOR)]
-      return [vocabulary.id_of(CLASSIFIER)], separator, separator
-    if self.layout == "extract":
-      delimiter = [vocabulary.id_of(DELIMITER)] if self.pairs else []
-      return [vocabulary.begin_id], delimiter, [vocabulary.id_of(EXTRACT)]
-    return [], [vocabulary.id_of(SEPARATOR)] if self.pairs else [], []
 
   def count(self, batch) -> dict:
     counts = objective.count(batch)
