@@ -41,9 +41,8 @@ def test_of_each_document_a_first_part_is_the_prefix_and_all_behind_it_is_predic
     here = np.flatnonzero(row["segments"] == segment)
     inputs = here[here < len(found["tokens"])]
     prefix = found["prefix"][inputs]
-    size = prefix.sum()
-    assert (prefix == (np.arange(len(inputs)) < size)).all()
-    assert size >= 1 or len(here) == 1
+    size = prefix.sum() + 1
+    assert (prefix == (np.arange(len(inputs)) < size - 1)).all()
     predicted = here[:-1] + 1 >= here[0] + size if len(here) > 1 else np.zeros(0, bool)
     np.testing.assert_array_equal(found["weights"][here[:-1]], predicted)
     assert len(here) == 1 or predicted.any()
@@ -54,11 +53,13 @@ def test_of_each_document_a_first_part_is_the_prefix_and_all_behind_it_is_predic
 
 
 def test_every_split_of_a_document_is_equally_likely_and_the_rows_own():
-  sizes = [OBJECTIVE.transform(row_of(12, 3, place=p))["prefix"][:12].sum() for p in range(5500)]
+  sizes = [
+    OBJECTIVE.transform(row_of(12, 3, place=p))["prefix"][:12].sum() + 1 for p in range(5500)
+  ]
   counted = collections.Counter(int(size) for size in sizes)
   assert sorted(counted) == list(range(1, 12))
   assert max(abs(n - 500) for n in counted.values()) < 5 * np.sqrt(500)
-  again = [OBJECTIVE.transform(row_of(12, 3, place=p))["prefix"][:12].sum() for p in range(50)]
+  again = [OBJECTIVE.transform(row_of(12, 3, place=p))["prefix"][:12].sum() + 1 for p in range(50)]
   assert again == sizes[:50]
 
 
@@ -70,7 +71,7 @@ def test_the_prefix_is_read_both_ways_where_a_layer_can_and_no_target_is_seen(
   model = build.build(config)
   params = jax.jit(functools.partial(build.init_params, model))(jax.random.key(0))
   example = OBJECTIVE.transform(row_of(13, 8, place=3))
-  size = int(example["prefix"][:13].sum())
+  size = int(example["prefix"][:13].sum()) + 1
   assert 3 < size < 11
   segments, prefix = (jnp.asarray(example[name][None]) for name in ("segments", "prefix"))
 
@@ -88,9 +89,9 @@ def test_the_prefix_is_read_both_ways_where_a_layer_can_and_no_target_is_seen(
     return np.flatnonzero(np.abs(found_VD).max(1) > 0).tolist()
 
   both_ways = "attention" in pattern
-  assert reads(0) == (list(range(size)) if both_ways else [0])
-  assert reads(size - 1) == list(range(size))
-  assert reads(size + 1) == list(range(size + 2))
+  assert reads(0) == (list(range(size - 1)) if both_ways else [0])
+  for place in (size - 2, size - 1, size + 1):
+    assert reads(place) == list(range(place + 1))
   assert reads(14)[0] == 13  # another document
 
 

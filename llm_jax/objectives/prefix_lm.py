@@ -15,6 +15,7 @@ import numpy as np
 
 from llm_jax import objective
 from llm_jax.data import pipeline
+from llm_jax.data.tokenizers import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,25 +42,31 @@ class PrefixLm:
 
     Returns:
       tokens, segments, targets, document_ids, int32 (T,); prefix, bool (T,): of the n tokens that
-      the row has of a document the first 1 to n - 1, each number equally likely; and weights,
-      float32 (T,): 1 where the target is of the same document and behind its prefix, else 0.
+      the row has of a document the first 1 to n - 1, each number equally likely, are its prefix,
+      and all but the last of them are read both ways, as `prompt` is; weights, float32 (T,): 1
+      where the target is of the same document and behind its prefix, else 0.
     """
     tokens, segments = (np.asarray(row[name], np.int32) for name in ("tokens", "segments"))
     random = pipeline.draws(row)
-    prefix = np.zeros(len(tokens), bool)
+    given = np.zeros(len(tokens), bool)
     for segment in np.unique(segments[segments > 0]):
       (here,) = np.nonzero(segments == segment)
       if len(here) > 1:
-        prefix[here[: random.randint(1, len(here))]] = True
+        given[here[: random.randint(1, len(here))]] = True
     same = (segments[1:] == segments[:-1]) & (segments[1:] > 0)
+    prefix = same & given[1:]
     return {
       "tokens": tokens[:-1],
       "segments": segments[:-1],
-      "prefix": prefix[:-1],
+      "prefix": prefix,
       "targets": tokens[1:],
-      "weights": (same & ~prefix[1:]).astype(np.float32),
+      "weights": (same & ~prefix).astype(np.float32),
       "document_ids": np.asarray(row["document_ids"], np.int32)[:-1],
     }
+
+  def prompt(self, text: str, tokenizer: Tokenizer) -> list[int]:
+    """The ids of a prefix."""
+    return [tokenizer.begin_id, *tokenizer.encode(text)]
 
   def loss(self, model, params, batch, rngs: dict, train: bool):
     read = objective.read(model, params, batch, rngs, train, prefix=batch["prefix"])
