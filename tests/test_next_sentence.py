@@ -1,6 +1,7 @@
 """Next sentence prediction: two parts of a passage, or one of them from another document."""
 
 import itertools
+import json
 import types
 
 import jax
@@ -9,13 +10,16 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from llm_jax import config as config_schema
 from llm_jax.data import pipeline, tokenizers
 from llm_jax.data.packing import Examples
 from llm_jax.errors import UserError
+from llm_jax.evaluation.perplexity import evaluate
 from llm_jax.models import build
 from llm_jax.models.spec import model_config
 from llm_jax.objective import check_suits
 from llm_jax.objectives.masked_lm_next_sentence import MaskedLmNextSentence
+from llm_jax.training import loop
 
 OBJECTIVE = MaskedLmNextSentence()
 DOCUMENTS = [
@@ -132,6 +136,19 @@ def test_the_loss_is_the_sum_of_both_tasks():
   nats_BT = -np.take_along_axis(log_probs_BTV, np.asarray(batch["targets"])[..., None], -1)[..., 0]
   expected = float((nats_BT * np.asarray(batch["weights"])).sum())
   assert float(sums["tokens"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_run_is_evaluated_as_it_was_at_its_end(tmp_path, quick_compilation):
+  (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": d}) for d in DOCUMENTS))
+  experiment = config_schema.EXPERIMENTS / "masked" / "bert_shakespeare.py"
+  config = config_schema.load(f"{experiment}:tiny", [])
+  config.data.path, config.data.validation_fraction = str(tmp_path / "text.jsonl"), 0.4
+  config.eval.batches = 0
+  result = loop.train(config, tmp_path / "run", progress=False)
+  found = evaluate(tmp_path / "run")
+  assert "bits_per_byte" not in result
+  for name in ("loss", "accuracy", "next_sentence_loss", "next_sentence_accuracy"):
+    assert found[name] == pytest.approx(result[name], rel=1e-4), name
 
 
 def test_one_document_short_rows_and_a_model_without_both_heads_are_refused():

@@ -14,7 +14,7 @@ def get_config(mode=""):
   config = base()
   config.objective = "glove"
   config.objective_options = options("glove", x_max=10.0)
-  config.steps, config.batch_size, config.seq_len = 3000, 16, 1024  # pairs of words
+  config.steps, config.batch_size, config.seq_len = 900, 16, 1024  # pairs of words
   config.tokenizer.name, config.tokenizer.vocab_size = "word", 8192
   config.optimizer.name, config.optimizer.learning_rate = "adagrad", 0.05
   config.optimizer.weight_decay = 0.0

@@ -44,7 +44,8 @@ def evaluate(
 
   Returns:
     loss (nats per token), perplexity, bits_per_byte, accuracy, tokens, bytes, data, step; and the
-    window and stride, if they were asked for.
+    window and stride, if they were asked for. An objective whose rows are not the text from end to
+    end has no bits per byte, but all of its own metrics.
 
   Raises:
     UserError: no run or text there, a checkpoint that does not fit, a window or stride out of
@@ -69,6 +70,8 @@ def evaluate(
     parts = [corpora.load(data)]
   documents = [document for corpus in parts for document in corpus.documents]
   num_bytes = sum(corpus.num_bytes for corpus in parts)
+  if hasattr(objectives.make(run.config), "examples") and not form:
+    return _of_examples(run, parts) | {"data": data or "validation", "step": step}
   encoded = run.tokenizer.encode_documents(documents)
   if form:
     nats, correct, tokens = score_exactly(run.model, run.params, encoded, **form)
@@ -143,12 +146,31 @@ def score_exactly(
   return nats, correct, tokens
 
 
+def _of_examples(run, parts) -> dict:
+  """The metrics of an objective that makes its own rows of documents."""
+  sums = {}
+  for part in parts:
+    rows = inputs.table(
+      objectives.make(run.config), part, run.tokenizer, run.labels, run.config.seq_len
+    )
+    for name, pair in _sums(run, rows).items():
+      sums[name] = np.add(sums.get(name, (0.0, 0.0)), pair)
+  values = {name: float(total / max(count, 1.0)) for name, (total, count) in sums.items()}
+  return values | {"perplexity": math.exp(values["loss"]), "tokens": int(sums["loss"][1])}
+
+
 def _score(run, documents) -> tuple[float, float, float]:
   """Sums over all tokens: nats, right guesses, tokens."""
+  sums = _sums(run, documents)
+  return sums["loss"][0], sums["accuracy"][0], sums["loss"][1]
+
+
+def _sums(run, source) -> dict[str, np.ndarray]:
+  """name -> (sum, count) of the objective's metrics over all rows of one source."""
   config, objective = run.config, objectives.make(run.config)
   eval_step = jax.jit(make_eval_step(run.model, objective))
   batches = pipeline.make_iterator(
-    documents,
+    source,
     batch_size=config.batch_size,
     seq_len=config.seq_len,
     seed=0,
@@ -156,11 +178,9 @@ def _score(run, documents) -> tuple[float, float, float]:
     transform=functools.partial(objective.transform, vocabulary=run.tokenizer.vocabulary),
     epochs=1,
   )
-  params, nats, correct, tokens = jax.device_put(run.params), 0.0, 0.0, 0.0
+  params, totals = jax.device_put(run.params), {}
   for rows in batches:
     batch = {name: jnp.asarray(x) for name, x in rows.items() if name != "document_ids"}
-    sums = jax.device_get(eval_step(params, batch))
-    nats += float(sums["loss"][0])
-    correct += float(sums["accuracy"][0])
-    tokens += float(sums["loss"][1])
-  return nats, correct, tokens
+    for name, pair in jax.device_get(eval_step(params, batch)).items():
+      totals[name] = totals.get(name, 0.0) + np.array(pair, np.float64)
+  return totals

@@ -1,0 +1,28 @@
+"""T5's objective on one text: sentinels stand for spans (Raffel et al. 2020, arXiv:1910.10683).
+
+Run: python launch.py train --config=experiments/denoising/t5.py \
+  --config.data.path=tinyshakespeare/input.txt
+Takes: three minutes of one CPU core.
+Expect: 0.0
+"""
+
+from llm_jax.config import base, with_mode
+from llm_jax.models.spec import model_config
+
+
+def get_config(mode=""):
+  config = base()
+  config.objective = "span_corruption"
+  config.steps, config.seq_len, config.eval.every = 1000, 64, 250
+  config.tokenizer.vocab_size = 612  # a hundred of them are sentinels
+  config.model = model_config(
+    kind="encoder_decoder",
+    d_model=96,
+    pattern=("attention", "cross_attention", "mlp"),
+    repeats=1,
+    encoder_repeats=1,
+    positions="relative",
+    norm="rmsnorm",
+    layers={"mlp": {"activation": "relu", "use_bias": False}},
+  )
+  return with_mode(config, mode)

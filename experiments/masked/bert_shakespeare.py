@@ -1,0 +1,32 @@
+"""BERT's two tasks on one text: hidden words, and whether a passage goes on (arXiv:1810.04805).
+
+Run: python launch.py train --config=experiments/masked/bert_shakespeare.py \
+  --config.data.path=tinyshakespeare/input.txt
+Takes: three minutes of one CPU core.
+Expect: 0.0
+"""
+
+from llm_jax.config import base, with_mode
+from llm_jax.models.spec import model_config
+from llm_jax.objective import options
+
+
+def get_config(mode=""):
+  config = base()
+  config.objective = "masked_lm_next_sentence"
+  config.objective_options = options("masked_lm_next_sentence", whole_words=True)
+  config.steps, config.eval.every = 600, 200
+  config.seq_len = 64
+  config.tokenizer.name, config.tokenizer.vocab_size = "wordpiece", 512
+  config.optimizer.learning_rate = 2e-3
+  config.model = model_config(
+    kind="encoder",
+    d_model=96,
+    repeats=2,
+    positions="learned",
+    max_length=128,
+    token_types=2,
+    heads=("masked_lm", "next_sentence"),
+    layers={"attention": {"num_heads": 4}, "mlp": {"activation": "gelu"}},
+  )
+  return with_mode(config, mode)
