@@ -2,8 +2,9 @@
 
 Run: python launch.py train --config=experiments/denoising/bart.py \
   --config.data.path=tinyshakespeare/input.txt
-Takes: three minutes of one CPU core.
-Expect: 0.0
+Takes: thirteen minutes beside other work on two CPU cores, for 1000 steps of 310,240 parameters.
+Expect: 2.33 bits per byte of held-out text after 500 steps and 2.17 after 723, from 2.67 after 250.
+  By then it copies single words and the names of speakers.
 
 Source: Lewis et al. 2019, arXiv:1910.13461, section 2.2.
 """

@@ -2,8 +2,9 @@
 
 Run: python launch.py train --config=experiments/denoising/t5.py \
   --config.data.path=tinyshakespeare/input.txt
-Takes: three minutes of one CPU core.
-Expect: 0.0
+Takes: seven minutes beside other work on two CPU cores, for 1000 steps of 318,880 parameters.
+Expect: 2.60 bits per byte of the spans cut out of held-out text, 2.85 after 250 steps. What it puts
+  in their places is white space and short pieces: so small a run learns what is frequent.
 """
 
 from llm_jax.config import base, with_mode

@@ -2,8 +2,8 @@
 
 Run: python launch.py train --config=experiments/masked/bert_shakespeare.py \
   --config.data.path=tinyshakespeare/input.txt
-Takes: three minutes of one CPU core.
-Expect: 0.0
+Takes: three minutes beside other work on two CPU cores, for 600 steps.
+Expect: 15.9 % of hidden pieces and 67.7 % of next sentences told right in held-out text.
 """
 
 from llm_jax.config import base, with_mode

@@ -1,8 +1,9 @@
 """GloVe: vectors from counts of co-occurrence (Pennington et al. 2014).
 
 Run: python launch.py train --config=experiments/words/glove.py --config.data.path=kjv.txt.gz
-Takes: two minutes of one CPU core.
-Expect: 0.0
+Takes: six minutes beside other work on two CPU cores, for 900 steps.
+Expect: a training loss of 0.059. gold: silver, pure, beaten; bread: eat, drink, unleavened; mother:
+  father, daughter (python launch.py evaluate --workdir=runs/glove --words=gold,bread,mother).
 """
 
 from llm_jax.config import base, with_mode

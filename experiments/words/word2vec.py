@@ -1,8 +1,11 @@
 """word2vec: skip-gram with negative sampling (Mikolov et al. 2013, arXiv:1310.4546).
 
 Run: python launch.py train --config=experiments/words/word2vec.py --config.data.path=kjv.txt.gz
-Takes: two minutes of one CPU core.
-Expect: 0.0
+Takes: seven minutes beside other work on two CPU cores, for 1000 steps of 1,638,400 parameters.
+Expect: loss 2.505 on held-out text. gold: brass, silver, pure; horses: horsemen, chariots, ride;
+  mother: wife, brother, sister (python launch.py evaluate --workdir=runs/word2vec --words=gold).
+  Of the ten nearest neighbours of 300 frequent words, 33 % are gensim's of the same settings; two
+  seeds of gensim share 62 % (python -m benchmarks.word_vectors --workdir=runs/word2vec).
 """
 
 from llm_jax.config import base, with_mode
