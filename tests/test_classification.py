@@ -1,6 +1,7 @@
 """Classification: the layouts id by id, what pooling reads, what is refused, and that it learns."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from llm_jax import command_line
 from llm_jax import config as config_schema
 from llm_jax.data import tokenizers
 from llm_jax.errors import UserError
 from llm_jax.evaluation import jobs
 from llm_jax.models import build
+from llm_jax.models.heads import pool
 from llm_jax.models.spec import model_config
 from llm_jax.objective import check_suits, make, options
 from llm_jax.objectives.classification import Classification
@@ -169,6 +172,14 @@ def reader(config):
   return logits
 
 
+def test_pooling_reads_the_first_the_last_or_the_mean_of_what_is_no_padding():
+  x_BTD = jnp.array([[1.0, 2, 4, 8, 16], [1, 2, 4, 8, 16]])[..., None]
+  segments_BT = jnp.array([[1, 1, 0, 1, 0], [0, 1, 1, 1, 0]])
+  expected = {"first": [1, 2], "last": [8, 8], "mean": [11 / 3, 14 / 3]}
+  for what, values in expected.items():
+    np.testing.assert_allclose(pool(x_BTD, segments_BT, what)[:, 0], values, rtol=1e-6)
+
+
 @pytest.mark.parametrize("pooling", CASES)
 @pytest.mark.usefixtures("quick_compilation")
 def test_padding_changes_nothing_and_the_text_everything(pooling):
@@ -213,7 +224,7 @@ def test_the_auxiliary_loss_is_the_weighted_mean_of_the_next_tokens():
 
 
 @pytest.mark.usefixtures("quick_compilation")
-def test_a_separable_set_is_learned_and_scored(tmp_path):
+def test_a_separable_set_is_learned_and_scored(tmp_path, capsys):
   """Whether an x stands in a text, wherever it stands."""
   rng, lines = np.random.default_rng(0), []
   for i in range(80):
@@ -236,6 +247,10 @@ def test_a_separable_set_is_learned_and_scored(tmp_path):
     jobs.evaluate(tmp_path / "run", str(tmp_path / "new.tsv"))
   (tmp_path / "letters.tsv").unlink()
   (tmp_path / "new.tsv").write_text("abx\twith\nabc\twithout")
-  found = jobs.evaluate(tmp_path / "run", str(tmp_path / "new.tsv"))
+  command = ["evaluate", f"--workdir={tmp_path / 'run'}", f"--data={tmp_path / 'new.tsv'}"]
+  assert command_line.main([*command, f"--json={tmp_path / 'scores.json'}"]) == 0
+  found = json.loads((tmp_path / "scores.json").read_text())["scores"]
   assert found["accuracy"] == 1.0 and "baseline" not in found
   assert "letters.tsv" in found["without_training"]
+  assert command_line.main([*command, "--window=4"]) == 2
+  assert "this run reads records" in capsys.readouterr().err
