@@ -116,7 +116,9 @@ def _parser():
   p.add_argument("--words", help="nearest neighbours of these instead: king,queen,...")
   p.add_argument("--task", help=".jsonl of examples, or a .yaml of lm-eval")
   p.add_argument("--metrics", default="exact_match,f1", help="of generated text; bleu, chrf, rouge")
-  p.add_argument("--limit", type=int, help="examples of the task; default: all")
+  p.add_argument("--num-beams", type=int, help="of a run that answers texts; 1: greedy; default 4")
+  p.add_argument("--length-penalty", type=float, help="of its beam; above 0: longer; default 1")
+  p.add_argument("--limit", type=int, help="examples of the task, or records; default: all")
   p.add_argument("--max-new-tokens", type=int, default=64, help="of a generated text; default 64")
   p.add_argument("--json", help="file to write; default with --task: WORKDIR/evaluation-TASK.json")
 
@@ -215,8 +217,15 @@ def _evaluate(arguments, overrides, argv):
   elif arguments.task is None and jobs.reads_records(where):
     if arguments.window is not None or arguments.stride is not None:
       raise UserError("--window and --stride score a running text; this run reads records.")
-    name, about = "labels", {}
-    found = jobs.evaluate(where, arguments.data, step)
+    found = jobs.evaluate(
+      where,
+      arguments.data,
+      step,
+      arguments.limit,
+      num_beams=arguments.num_beams,
+      length_penalty=arguments.length_penalty,
+    )
+    name, about = found["objective"], {}
   elif arguments.task is None:
     name, about = "perplexity", {}
     found = perplexity.evaluate(where, arguments.data, step, arguments.window, arguments.stride)

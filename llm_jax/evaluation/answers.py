@@ -3,11 +3,11 @@
 Legend: N windows, T position.
 """
 
-import jax
 import numpy as np
 
 from llm_jax import objective as objectives
 from llm_jax.data.tokenizers import Tokenizer
+from llm_jax.evaluation import labelled
 from llm_jax.evaluation import scores as task_scores
 from llm_jax.objectives.question_answering import best_span
 
@@ -42,24 +42,15 @@ def scores(run, records: list[dict], training: list[dict] = ()) -> dict:
 
 def answers(run, records: list[dict]) -> list[str]:
   """The answer to each question: of all spans of all its windows the likeliest."""
-  asked, size = objectives.make(run.config), run.config.batch_size
-  rows = asked.examples(records, run.tokenizer, run.labels, run.config.seq_len)
-
-  @jax.jit
-  def outputs(params, batch):
-    return asked.outputs(run.model, params, batch, {}, train=False)[0].heads["span"]
-
+  longest = objectives.make(run.config).max_answer_length
+  rows, logits_NT2 = labelled.read_off(run, records, "span")
   best = [(-np.inf, "")] * len(records)
-  params, count = jax.device_put(run.params), len(rows["document_ids"])
-  for start in range(0, count, size):
-    places = np.minimum(np.arange(start, start + size), count - 1)  # one shape for all batches
-    batch = {name: rows[name][places] for name in ("tokens", "segments", "token_types")}
-    for place, span_T2 in zip(places, np.asarray(outputs(params, batch)), strict=True):
-      number, offsets_T2 = rows["document_ids"][place], rows["offsets"][place]
-      allowed_T = offsets_T2[:, 1] > offsets_T2[:, 0]
-      score, first, last = best_span(*span_T2.T, allowed_T, asked.max_answer_length)
-      text = records[number]["context"][offsets_T2[first, 0] : offsets_T2[last, 1]]
-      best[number] = max(best[number], (score, text))
+  windows = zip(rows["document_ids"], rows["offsets"], logits_NT2, strict=True)
+  for number, offsets_T2, span_T2 in windows:
+    allowed_T = offsets_T2[:, 1] > offsets_T2[:, 0]
+    score, first, last = best_span(*span_T2.T, allowed_T, longest)
+    text = records[number]["context"][offsets_T2[first, 0] : offsets_T2[last, 1]]
+    best[number] = max(best[number], (score, text))
   return [text for _, text in best]
 
 
