@@ -56,6 +56,8 @@ def test_rows_are_nearly_full():
   sizes = random.integers(8, 30, (2000, 2))
   packed = pairs.pack([[[1] * n for n in sizes[:, k]] for k in (0, 1)], (128, 128))
   assert (packed[0]["segments"] > 0).mean() > 0.9
+  whole = pairs.pack([[[1] * 4] * 2] * 2, (8, 8))
+  assert whole[0]["segments"].tolist() == [[1] * 4 + [2] * 4]
 
 
 def test_a_source_is_framed_and_the_target_ends_and_weighs_one_at_each_token():

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from llm_jax.data import labelled
 from llm_jax.data.packing import PADDING
 from llm_jax.data.tokenizers import Tokenizer
-from llm_jax.errors import UserError, unknown
+from llm_jax.errors import UserError
 
 TOO_LONG = ("error", "drop", "cut")
 _OPEN = 64  # rows that may still get a pair: more would fill hardly better, and take longer
@@ -69,8 +70,7 @@ def named(number: int, record: dict) -> str:
 
 def check_options(objective) -> None:
   """Refuses options of an objective of pairs that mean nothing."""
-  if objective.too_long not in TOO_LONG:
-    raise unknown("objective_options.too_long", objective.too_long, TOO_LONG)
+  labelled.check_choice("too_long", objective.too_long, TOO_LONG)
   if not 0 <= objective.label_smoothing < 1:
     raise UserError(
       "objective_options.label_smoothing must be 0 up to below 1, found "

@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm_jax import objective
+from llm_jax.data import labelled
 from llm_jax.data.special_tokens import CLASSIFIER, SEPARATOR
 from llm_jax.data.tokenizers import Tokenizer
-from llm_jax.errors import UserError, unknown
-
-TOO_LONG = ("error", "cut")
+from llm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +49,7 @@ class QuestionAnswering:
   transform = staticmethod(objective.as_stored)
 
   def __post_init__(self):
-    if self.too_long not in TOO_LONG:
-      raise unknown("objective_options.too_long", self.too_long, TOO_LONG)
+    labelled.check_choice("too_long", self.too_long, labelled.TOO_LONG)
     for name, least in (("stride", 0), ("max_answer_length", 1)):
       if getattr(self, name) < least:
         raise UserError(
