@@ -5,7 +5,7 @@ teach no language: this is what `pretrained.py` is compared with.
 
 Run: python launch.py train --config=experiments/xquad/encoder.py --config.data.path=xquad.en.json
 Takes: 2 minutes of a CPU core, for 300 steps of 909,314 parameters.
-Expect: 0.4 % exact match and 4.4 % F1, what spans drawn at random have too (0.02 % and 4.4 %).
+Expect: 0.4 % exact match and 4.4 % F1, hardly more than spans drawn at random (0.02 % and 4.4 %).
 """
 
 from llm_jax import objective
