@@ -1,5 +1,6 @@
 """Every experiment on disk: its header, its names, its decoding, one loss under every layout."""
 
+import functools
 import pathlib
 import re
 
@@ -34,18 +35,21 @@ DECODERS = [  # those that write text
 
 
 def parts_of(name):
-  """What a model is put together from: its kind, its layers, how it is trained."""
-  config = config_of(name)
-  layers = config.model.layers.items()
-  return config.model.kind, config.objective, *sorted({v.get("type", k) for k, v in layers})
+  """What a model is put together from: its kind and its layers."""
+  layers = config_of(name).model.layers.items()
+  return kind_of(name), *sorted({fields.get("type", layer) for layer, fields in layers})
 
 
-def first_of_its_parts():
-  """Experiments, those that put nothing new together marked as slow."""
+def kind_of(name):
+  return config_of(name).model.kind
+
+
+def first_of(what):
+  """Experiments, those of which an earlier one is the same as slow."""
   seen = set()
   for name in MODELS:
-    marks = [pytest.mark.slow] if parts_of(name) in seen else []
-    seen.add(parts_of(name))
+    marks = [pytest.mark.slow] if what(name) in seen else []
+    seen.add(what(name))
     yield pytest.param(name, marks=marks)
 
 
@@ -120,32 +124,44 @@ def test_every_experiment_has_the_shared_names(name):
   assert set(config_schema.base()) <= set(config) | own
 
 
-@pytest.mark.parametrize("name", list(first_of_its_parts()))
-def test_one_device_pmap_and_mesh_give_one_loss_curve(name):
-  """Three steps each: one device, pmap over eight, and 2 data x 2 fsdp x 2 tensor."""
-  made = model_and_batch(name)
+def losses(name, start=None, devices=None, **parallel):
+  """Of three steps, and the state before them, which begins from the parameters of `start`."""
+  config, model, batch = model_and_batch(name)
+  config.parallel.update(parallel)
+  config.steps, config.schedule.warmup_fraction = 3, 0.0
+  chosen, taught = objective.make(config), {}
+  if hasattr(chosen, "teacher"):
+    taught["teacher"] = Teacher(build.init_params(model, jax.random.key(1)), model)
+  strategy = strategies.make(config, model, chosen, devices, taught)
+  state = strategy.from_checkpoint(start) if start else strategy.init(jax.random.PRNGKey(0))
+  begun = jax.tree.map(np.asarray, strategy.to_checkpoint(state))
+  found = []
+  for _ in range(3):
+    state, metrics = strategy.step(state, strategy.put(batch))
+    found.append(float(np.asarray(metrics["loss"])))
+  return found, begun
 
-  def losses(devices, **parallel):
-    config, model, batch = made
-    config.parallel.update(parallel)
-    config.steps, config.schedule.warmup_fraction = 3, 0.0
-    chosen = objective.make(config)
-    taught = {}
-    if hasattr(chosen, "teacher"):
-      taught["teacher"] = Teacher(build.init_params(model, jax.random.key(1)), model)
-    strategy = strategies.make(config, model, chosen, devices, taught)
-    state = strategy.init(jax.random.PRNGKey(0))
-    found = []
-    for _ in range(3):
-      state, metrics = strategy.step(state, strategy.put(batch))
-      found.append(float(np.asarray(metrics["loss"])))
-    return found
 
-  one = losses(jax.devices()[:1])
-  assert one[2] < one[0]
-  np.testing.assert_allclose(losses(jax.devices()), one, rtol=1e-5)
-  mesh = losses(jax.devices(), strategy="mesh", axes={"data": 2, "fsdp": 2, "tensor": 2})
+@functools.cache
+def of_one_device(name):
+  found, begun = losses(name, devices=jax.devices()[:1])
+  assert found[2] < found[0]
+  return found, begun
+
+
+@pytest.mark.parametrize("name", list(first_of(parts_of)))
+def test_a_mesh_gives_the_loss_curve_of_one_device(name):
+  """2 data x 2 fsdp x 2 tensor."""
+  one, begun = of_one_device(name)
+  mesh, _ = losses(name, begun, strategy="mesh", axes={"data": 2, "fsdp": 2, "tensor": 2})
   np.testing.assert_allclose(mesh, one, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(first_of(kind_of)))
+def test_pmap_gives_the_loss_curve_of_one_device(name):
+  """The very program of one device, on eight; `test_parallel` has more of it."""
+  one, begun = of_one_device(name)
+  np.testing.assert_allclose(losses(name, begun)[0], one, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", DECODERS)
