@@ -7,7 +7,7 @@ are the source's, whatever stands here; first, `python launch.py import --from=I
 
 Run: python launch.py train --config=experiments/xquad/pretrained.py \
   --config.data.path=xquad.en.json --config.init_from=runs/minilm
-Takes: 13 minutes of a CPU core, for 240 steps of 22,566,146 parameters.
+Takes: 13 minutes beside other work on two CPU cores, for 240 steps of 22,566,146 parameters.
 Expect: 33.3 % exact match and 46.1 % F1 (spans drawn at random: 0.1 % and 5.2 %), as
 `python launch.py evaluate --workdir=runs/pretrained` prints them.
 """
