@@ -4,7 +4,7 @@ A fifth of the paragraphs is held out (Artetxe et al. 2020, arXiv:1910.11856). A
 teach no language: this is what `pretrained.py` is compared with.
 
 Run: python launch.py train --config=experiments/xquad/encoder.py --config.data.path=xquad.en.json
-Takes: 2 minutes of a CPU core, for 300 steps of 909,314 parameters.
+Takes: 3 minutes beside other work on two CPU cores, for 300 steps of 909,314 parameters.
 Expect: 0.4 % exact match and 4.4 % F1, hardly more than spans drawn at random (0.02 % and 4.4 %).
 """
 
