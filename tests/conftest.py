@@ -47,8 +47,3 @@ def shared_folder():
   if not folder or not pathlib.Path(folder).is_dir():
     pytest.skip("LLM_JAX_SHARED names no folder of real data")
   return pathlib.Path(folder).resolve()
-
-
-@pytest.fixture
-def quick_compilation():
-  """The default; to be removed."""

@@ -14,7 +14,7 @@ def lines(folder, name, rows):
   return str(folder / name)
 
 
-def test_a_decoder_is_trained_on_pairs_scored_and_asked(tmp_path, capsys, quick_compilation):
+def test_a_decoder_is_trained_on_pairs_scored_and_asked(tmp_path, capsys):
   texts = ["ab", "ba", "aab", "abb", "b a", "a b"]
   paths = [lines(tmp_path, name, texts) for name in ("source.txt", "target.txt")]
   run = f"--workdir={tmp_path / 'run'}"
@@ -35,7 +35,7 @@ def test_a_decoder_is_trained_on_pairs_scored_and_asked(tmp_path, capsys, quick_
   assert "ab" not in capsys.readouterr().out[:2]  # an answer stands alone
 
 
-def test_a_run_that_finds_answers_is_scored_beside_a_random_one(tmp_path, quick_compilation):
+def test_a_run_that_finds_answers_is_scored_beside_a_random_one(tmp_path):
   def paragraph(number):
     context = f"x{number}y"
     answer = {"text": f"{number}", "answer_start": 1}

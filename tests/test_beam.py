@@ -77,7 +77,7 @@ def _padded(rows):
 
 
 @pytest.mark.parametrize("penalty", [1.0, 0.0, 2.0, -1.0])
-def test_a_beam_as_wide_as_there_are_sequences_finds_all_in_order(penalty, quick_compilation):
+def test_a_beam_as_wide_as_there_are_sequences_finds_all_in_order(penalty):
   model, params = made("tiny")
   going = [token for token in range(SMALL) if token != END]
   sequences = [[*row, END] for n in range(3) for row in itertools.product(going, repeat=n)]
@@ -102,7 +102,7 @@ def test_a_beam_as_wide_as_there_are_sequences_finds_all_in_order(penalty, quick
 
 
 @pytest.mark.parametrize("name", ["recurrent", "answers"])
-def test_each_hypothesis_has_the_score_of_reading_it_anew(name, quick_compilation):
+def test_each_hypothesis_has_the_score_of_reading_it_anew(name):
   model, params = made(name)
   options = {
     "method": "beam",
@@ -125,7 +125,7 @@ def test_each_hypothesis_has_the_score_of_reading_it_anew(name, quick_compilatio
     assert len(set(map(tuple, rows[start : start + 5]))) == 5
 
 
-def test_nothing_is_traced_for_other_prompts_and_numbers_of_a_bucket(quick_compilation):
+def test_nothing_is_traced_for_other_prompts_and_numbers_of_a_bucket():
   model, params = made("windowed")
   options = {"method": "beam", "num_beams": 3, "eos_token_id": 7}
   generate(model, params, PROMPTS, max_new_tokens=13, **options)
@@ -136,7 +136,7 @@ def test_nothing_is_traced_for_other_prompts_and_numbers_of_a_bucket(quick_compi
     generate(model, params, [[2], [3], [4]], max_new_tokens=16, **options)
 
 
-def test_a_beam_streams_its_rows_whole(quick_compilation):
+def test_a_beam_streams_its_rows_whole():
   model, params = made("windowed")
   options = {"method": "beam", "num_beams": 3, "max_new_tokens": 13, "eos_token_id": 7}
   seen = []
@@ -161,6 +161,6 @@ def test_a_beam_streams_its_rows_whole(quick_compilation):
     ),
   ],
 )
-def test_a_mistake_is_told(options, message, quick_compilation):
+def test_a_mistake_is_told(options, message):
   with pytest.raises(UserError, match=message):
     generate(*made("tiny"), [[1]], **{"method": "beam", "max_new_tokens": 3} | options)

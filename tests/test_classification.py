@@ -181,7 +181,6 @@ def test_pooling_reads_the_first_the_last_or_the_mean_of_what_is_no_padding():
 
 
 @pytest.mark.parametrize("pooling", CASES)
-@pytest.mark.usefixtures("quick_compilation")
 def test_padding_changes_nothing_and_the_text_everything(pooling):
   logits, texts = reader(case_of(pooling)), ("ab", "abcd", "bb", "abca")
   short = logits(texts, 6)
@@ -191,7 +190,6 @@ def test_padding_changes_nothing_and_the_text_everything(pooling):
       assert np.abs(short[i] - short[j]).max() > 1e-4
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_left_out_tokens_are_as_if_they_were_not_there_and_frames_stay():
   logits = reader(case_of("last", token_dropout=0.7))
   texts = ["abcd"] * 14  # each leaves out others
@@ -202,7 +200,6 @@ def test_left_out_tokens_are_as_if_they_were_not_there_and_frames_stay():
   assert len(set(which[like])) >= 4
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_auxiliary_loss_is_the_weighted_mean_of_the_next_tokens():
   config = case_of("last", language_model_weight=0.5)
   chosen = make(config)
@@ -223,7 +220,6 @@ def test_the_auxiliary_loss_is_the_weighted_mean_of_the_next_tokens():
   np.testing.assert_allclose(metrics["language_model_loss"][0], expected, rtol=1e-5)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_separable_set_is_learned_and_scored(tmp_path, capsys):
   """Whether an x stands in a text, wherever it stands."""
   rng, lines = np.random.default_rng(0), []

@@ -49,7 +49,6 @@ def test_each_pair_is_in_one_group_and_the_last_group_is_filled():
     assert bytes(positive[:5].tolist()).decode() == f"no {number:02}"
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_loss_tells_a_partner_from_the_others_of_its_group_on_any_devices():
   config = config_of(group=3, temperature=0.2, layout="plain")
   chosen = make(config)
@@ -110,7 +109,6 @@ def test_records_and_models_that_do_not_suit_are_refused():
     Contrastive(layout="extract").check_model(spec)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_partners_are_found_after_training_and_similarity_is_scored(tmp_path):
   """A text's partner has its letters in another order, and a z."""
   rng, lines = np.random.default_rng(0), ["text\tpositive\tscore"]

@@ -19,7 +19,6 @@ from llm_jax.objectives.next_token import NextToken
 from llm_jax.training import loop, metrics, strategies
 from llm_jax.training.checkpoints import load_params
 from llm_jax.training.step import make_train_step
-from tests.parity.harness import quick_compilation
 
 B, T, V = 8, 16, 64
 MESH = {"strategy": "mesh", "axes": {"data": 2, "fsdp": 2, "tensor": 2}}
@@ -47,7 +46,7 @@ def arrays(batch):
   return {name: jnp.asarray(x) for name, x in batch.items() if name != "document_ids"}
 
 
-def test_a_student_equal_to_its_teacher_has_nothing_to_learn_from_it(quick_compilation):
+def test_a_student_equal_to_its_teacher_has_nothing_to_learn_from_it():
   teacher, batch = teacher_of(), arrays(batch_of(0))
   chosen = Distillation(hard=0.0, cosine=1.0)
 
@@ -93,9 +92,7 @@ def strategy_of(devices, chosen, teacher, parallel=None, accumulation=1):
   )
 
 
-def test_any_devices_and_micro_batches_give_one_loss_and_leave_the_teacher_alone(
-  quick_compilation,
-):
+def test_any_devices_and_micro_batches_give_one_loss_and_leave_the_teacher_alone():
   teacher, chosen = teacher_of(48), Distillation()
   before = jax.tree.map(np.array, teacher.params)
   curves = []
@@ -150,9 +147,8 @@ def make_config(corpus, **model):
 @pytest.fixture(scope="module")
 def teacher(corpus, tmp_path_factory):
   folder = tmp_path_factory.mktemp("teacher")
-  with quick_compilation():
-    config = make_config(corpus, positions="learned", max_length=16)
-    loop.train(config, folder, progress=False)
+  config = make_config(corpus, positions="learned", max_length=16)
+  loop.train(config, folder, progress=False)
   return folder
 
 
@@ -165,7 +161,7 @@ def taught(corpus, teacher, **options):
 
 
 def test_an_encoder_is_taught_by_all_three_losses_and_scored_without_its_teacher(
-  corpus, teacher, tmp_path, quick_compilation
+  corpus, teacher, tmp_path
 ):
   result = loop.train(taught(corpus, teacher), tmp_path / "run", progress=False)
   assert {"loss", "bits_per_byte", "soft_loss", "cosine_loss"} <= result.keys()

@@ -48,7 +48,7 @@ def train(config, folder):
 
 
 def test_a_run_stops_where_it_should_keeps_its_best_and_resumes_to_the_same_end(
-  config, scripted, tmp_path, monkeypatch, quick_compilation
+  config, scripted, tmp_path, monkeypatch
 ):
   whole, killed = tmp_path / "whole", tmp_path / "killed"
   result = train(config, whole)
@@ -98,7 +98,7 @@ def test_the_direction_is_that_of_the_metric(config, metric, values, best):
   assert stopping.finished
 
 
-def test_a_run_that_keeps_getting_better_makes_all_its_steps(config, tmp_path, quick_compilation):
+def test_a_run_that_keeps_getting_better_makes_all_its_steps(config, tmp_path):
   config.steps = 2
   config.early_stopping.metric = "loss"
   result = train(config, tmp_path / "run")

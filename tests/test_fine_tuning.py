@@ -18,7 +18,6 @@ from llm_jax.objectives.next_token import NextToken
 from llm_jax.training import inputs, loop, optimizers, parameters, strategies, workdir
 from llm_jax.training.checkpoints import load_params
 from llm_jax.training.unfreezing import Unfreezing
-from tests.parity.harness import quick_compilation
 
 LAYERS = {"attention": {"num_heads": 2}, "mlp": {}}
 MESH = {"strategy": "mesh", "axes": {"data": 2, "fsdp": 2, "tensor": 2}}
@@ -52,8 +51,7 @@ def train(config, folder):
 def source(corpus, tmp_path_factory):
   """A run with two heads."""
   folder = tmp_path_factory.mktemp("source")
-  with quick_compilation():
-    train(make_config(corpus, heads=("masked_lm", "next_sentence"), norm="rmsnorm"), folder)
+  train(make_config(corpus, heads=("masked_lm", "next_sentence"), norm="rmsnorm"), folder)
   return folder
 
 
@@ -62,7 +60,7 @@ def equal(one, other):
 
 
 def test_the_body_is_taken_a_new_head_begins_fresh_and_what_has_no_place_is_left_out(
-  corpus, source, tmp_path, quick_compilation
+  corpus, source, tmp_path
 ):
   config = make_config(corpus, heads=("masked_lm", "classification"), num_classes=3, d_model=64)
   config.init_from, config.model_from_source = str(source), True
@@ -84,9 +82,7 @@ def test_the_body_is_taken_a_new_head_begins_fresh_and_what_has_no_place_is_left
   assert found.tokenizer.name == str(source / "tokenizer.json")
 
 
-def test_a_run_goes_on_without_the_source_it_began_with(
-  corpus, source, tmp_path, quick_compilation
-):
+def test_a_run_goes_on_without_the_source_it_began_with(corpus, source, tmp_path):
   config = make_config(corpus)
   config.init_from, config.model_from_source = str(tmp_path / "source"), True
   (tmp_path / "source").symlink_to(source)
@@ -99,7 +95,7 @@ def test_a_run_goes_on_without_the_source_it_began_with(
 
 
 def test_special_tokens_that_the_source_lacks_are_new_rows_of_its_tables(
-  corpus, source, tmp_path, quick_compilation, monkeypatch
+  corpus, source, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(MaskedLm, "SPECIAL_TOKENS", (MASK, ("<one>",), ("<two>",)))
   config = make_config(corpus, head_bias=False)
@@ -179,9 +175,7 @@ def steps(strategy, count):
   ("optimizer", "layout"),
   [("adamw", {}), ("muon", {}), ("adafactor", {"devices": 8, "parallel": MESH})],
 )
-def test_what_is_frozen_stays_bit_for_bit_and_has_no_optimizer_state(
-  layout, optimizer, quick_compilation
-):
+def test_what_is_frozen_stays_bit_for_bit_and_has_no_optimizer_state(layout, optimizer):
   strategy = strategy_of(**layout, optimizer=optimizer, freeze=("embed/.*", ".*/in/kernel"))
   first, last = (found := steps(strategy, 2))[0], found[2]
   still = {path for path in first if first[path].tobytes() == last[path].tobytes()}
@@ -203,7 +197,7 @@ def test_no_gradient_is_computed_below_what_is_frozen():
 
 
 @pytest.mark.parametrize("optimizer", optimizers.NAMES)
-def test_a_group_is_updated_by_its_factor_of_the_rate(optimizer, quick_compilation):
+def test_a_group_is_updated_by_its_factor_of_the_rate(optimizer):
   draw = lambda seed: {
     part: {"kernel": np.random.default_rng(seed + i).normal(size=(130, 129)).astype(np.float32)}
     for i, part in enumerate(("one", "two", "three"))
@@ -243,9 +237,7 @@ def test_a_choice_of_parameters_that_means_nothing_is_refused(changes, message):
 
 
 @pytest.mark.parametrize("layout", [{}, {"devices": 8, "parallel": MESH}], ids=["one", "mesh"])
-def test_blocks_are_unfrozen_from_the_top_by_one_compiled_step(
-  layout, quick_compilation, monkeypatch
-):
+def test_blocks_are_unfrozen_from_the_top_by_one_compiled_step(layout, monkeypatch):
   traces, loss = [], NextToken.loss
 
   def counted(*arguments, **options):

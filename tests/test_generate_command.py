@@ -20,8 +20,6 @@ from llm_jax.models.spec import model_config
 from llm_jax.training import runs
 from tests.parity import bart, harness
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def run():

@@ -17,7 +17,6 @@ from llm_jax.inference.texts import Text
 from llm_jax.models.build import abstract_params, build
 from llm_jax.models.spec import model_config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 V = 61
 rng = np.random.default_rng(0)
 PROMPTS = [rng.integers(0, V, length).tolist() for length in (1, 9, 4)]

@@ -24,7 +24,7 @@ def loaded(family):
 
 @pytest.mark.parametrize("family", decoding.FAMILIES)
 @pytest.mark.parametrize("name", decoding.SETTINGS)
-def test_tokens_are_those_committed(family, name, quick_compilation):
+def test_tokens_are_those_committed(family, name):
   case, (expected, ends) = decoding.case_of(family), decoding.golden()[f"{family}/{name}"]
   options = decoding.settings_of(case, name)
   found = []

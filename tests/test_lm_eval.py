@@ -20,7 +20,6 @@ pytest.importorskip("lm_eval")
 # Of the packages under lm-eval, about themselves.
 pytestmark = [
   pytest.mark.filterwarnings("ignore"),
-  pytest.mark.usefixtures("quick_compilation"),
 ]
 
 TOKENIZER = tokenizers.get(ConfigDict({"name": "byte", "vocab_size": 0}), [])

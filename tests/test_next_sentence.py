@@ -138,7 +138,7 @@ def test_the_loss_is_the_sum_of_both_tasks():
   assert float(sums["tokens"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_run_is_evaluated_as_it_was_at_its_end(tmp_path, quick_compilation):
+def test_a_run_is_evaluated_as_it_was_at_its_end(tmp_path):
   (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": d}) for d in DOCUMENTS))
   experiment = config_schema.EXPERIMENTS / "masked" / "bert_shakespeare.py"
   config = config_schema.load(f"{experiment}:tiny", [])

@@ -110,7 +110,7 @@ def test_a_long_pair_is_dropped_or_cut_if_asked_for():
     objective.make(_config(too_long="drop")).examples(records[:1], BYTES, (), 8)
 
 
-def test_pairs_of_one_row_do_not_see_each_other(quick_compilation):
+def test_pairs_of_one_row_do_not_see_each_other():
   config = _config()
   model, chosen = build.build(config.model), objective.make(config)
   params = build.init_params(model, jax.random.key(0))
@@ -123,7 +123,7 @@ def test_pairs_of_one_row_do_not_see_each_other(quick_compilation):
   assert np.abs(one[0, 4:7] - other[0, 4:7]).max() > 1e-3
 
 
-def test_copying_is_learned_to_near_zero_loss(quick_compilation):
+def test_copying_is_learned_to_near_zero_loss():
   config = _config()
   model, chosen = build.build(config.model), objective.make(config)
   random = np.random.default_rng(0)

@@ -44,8 +44,6 @@ V = TOKENIZER.vocab_size
 rng = np.random.default_rng(0)
 TEXTS = [rng.integers(0, V, length).astype(np.int32) for length in (3, 40, 17, 2)]
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def made(name):
   """A model of width 32 and parameters so large that its choices vary."""

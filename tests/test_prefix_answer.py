@@ -60,7 +60,7 @@ def test_a_long_pair_is_cut_where_it_is_longer():
 
 
 @pytest.mark.parametrize("layer", ["attention", "rwkv7_time_mix"])
-def test_a_prompt_read_by_generate_is_what_training_saw(layer, quick_compilation):
+def test_a_prompt_read_by_generate_is_what_training_saw(layer):
   """The first token generated is the likeliest at the delimiter of a packed row, and a prefix of
   attention is seen both ways."""
   config = _config(layer)
@@ -87,7 +87,7 @@ def test_a_prefix_is_for_decoders():
     llm_jax.generate(build.build(config.model), {}, [[1]], prefix=True)
 
 
-def test_copying_is_learned_to_near_zero_loss(quick_compilation):
+def test_copying_is_learned_to_near_zero_loss():
   config = _config()
   model, chosen = build.build(config.model), objective.make(config)
   random = np.random.default_rng(0)

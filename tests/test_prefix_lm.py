@@ -64,9 +64,7 @@ def test_every_split_of_a_document_is_equally_likely_and_the_rows_own():
 
 
 @pytest.mark.parametrize("pattern", [("attention", "mlp"), ("gru", "mlp")])
-def test_the_prefix_is_read_both_ways_where_a_layer_can_and_no_target_is_seen(
-  pattern, quick_compilation
-):
+def test_the_prefix_is_read_both_ways_where_a_layer_can_and_no_target_is_seen(pattern):
   config = model_config(vocab_size=V, d_model=32, repeats=2, pattern=pattern)
   model = build.build(config)
   params = jax.jit(functools.partial(build.init_params, model))(jax.random.key(0))

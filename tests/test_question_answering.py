@@ -130,7 +130,7 @@ def test_bad_input_is_named(record, options, message):
     objective.make(_config(**options)).examples([record], BYTES, (), 20)
 
 
-def test_answers_are_learned_and_found_in_the_right_window(quick_compilation):
+def test_answers_are_learned_and_found_in_the_right_window():
   """The answer is what stands between brackets, in contexts of several windows."""
   random, asked = np.random.default_rng(0), []
   for number in range(24):

@@ -117,7 +117,6 @@ def test_entities_are_counted_whole_and_each_reading_is_right(monkeypatch):
   assert found["baseline"]["precision"] == found["baseline"]["recall"] == pytest.approx(2 / 3)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_separable_set_is_learned_and_scored(tmp_path):
   """A capital begins an entity; what is all capitals behind it belongs to it."""
   rng, lines = np.random.default_rng(0), []

@@ -186,9 +186,7 @@ def trained(folder, name):
 
 
 @pytest.mark.parametrize("name", ["word2vec", "glove"])
-def test_words_that_stand_in_like_places_become_neighbours_and_start_another_model(
-  name, tmp_path, quick_compilation
-):
+def test_words_that_stand_in_like_places_become_neighbours_and_start_another_model(name, tmp_path):
   folder, result = trained(tmp_path, name)
   assert "bits_per_byte" not in result
   found = neighbours.evaluate(folder, ["cat", "ship"], count=50)["neighbours"]

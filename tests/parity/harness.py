@@ -7,7 +7,6 @@ folder is read by the reference (`tests/parity/reference.py`, needs torch) and b
 Legend: B batch, T position, S source position, D model, V vocabulary.
 """
 
-import contextlib
 import dataclasses
 import functools
 import importlib
@@ -285,12 +284,6 @@ def _outputs_and_gradients(case, model, params):
     return loss_of(case, outputs, jnp.asarray, jax.nn.log_softmax), outputs
 
   return jax.grad(loss, has_aux=True)(params)
-
-
-@contextlib.contextmanager
-def quick_compilation():
-  """To be removed: conftest compiles everything in haste."""
-  yield
 
 
 @functools.cache
