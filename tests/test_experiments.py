@@ -44,13 +44,13 @@ def kind_of(name):
   return config_of(name).model.kind
 
 
-def first_of(what):
-  """Experiments, those of which an earlier one is the same as slow."""
-  seen = set()
-  for name in MODELS:
-    marks = [pytest.mark.slow] if what(name) in seen else []
+def first_of(what, names):
+  """Experiments to try; one that is the same as an earlier one is slow."""
+  seen, found = set(), []
+  for name in names:
+    found.append(pytest.param(name, marks=[pytest.mark.slow] * (what(name) in seen)))
     seen.add(what(name))
-    yield pytest.param(name, marks=marks)
+  return pytest.mark.parametrize("name", found)
 
 
 def tiny_model(name, **model_options):
@@ -149,7 +149,7 @@ def of_one_device(name):
   return found, begun
 
 
-@pytest.mark.parametrize("name", list(first_of(parts_of)))
+@first_of(parts_of, MODELS)
 def test_a_mesh_gives_the_loss_curve_of_one_device(name):
   """2 data x 2 fsdp x 2 tensor."""
   one, begun = of_one_device(name)
@@ -157,14 +157,14 @@ def test_a_mesh_gives_the_loss_curve_of_one_device(name):
   np.testing.assert_allclose(mesh, one, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(first_of(kind_of)))
+@first_of(kind_of, MODELS)
 def test_pmap_gives_the_loss_curve_of_one_device(name):
   """The very program of one device, on eight; `test_parallel` has more of it."""
   one, begun = of_one_device(name)
   np.testing.assert_allclose(losses(name, begun)[0], one, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@first_of(parts_of, DECODERS)
 def test_prefill_and_decoding_equal_the_whole_pass(name):
   model = build.build(tiny_model(name).model)
   params = build.init_params(model, jax.random.key(0))

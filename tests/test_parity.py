@@ -58,7 +58,7 @@ def test_outputs_and_gradients_are_those_committed(case):
   check(case, harness.ours(case), golden.numbers, golden.about["aliases"])
 
 
-@pytest.mark.parametrize("case", greedy())
+@pytest.mark.parametrize("case", list(greedy()))
 def test_greedy_tokens_are_those_committed(case):
   assert harness.greedy_ids(case) == harness.Golden(case).numbers.ids
 
