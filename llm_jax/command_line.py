@@ -208,7 +208,7 @@ def _evaluate(arguments, overrides, argv):
   from llm_jax.evaluation import jobs, neighbours, perplexity, result_file, tasks
 
   where, step = arguments.workdir, arguments.step
-  if arguments.words is not None or _is_of_words(where):
+  if arguments.words is not None or (arguments.task is None and _is_of_words(where)):
     if any((arguments.task, arguments.data, arguments.window, arguments.stride)):
       raise UserError("The neighbours of words are told without --task, --data and --window.")
     name, about = "neighbours", {}

@@ -9,6 +9,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
+# Most programs of tests run once: compiling them takes longer than they do. In the environment,
+# for the processes that tests start.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import pytest
@@ -19,8 +22,6 @@ CACHE = pathlib.Path(
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Most programs of tests run once: compiling them takes longer than they do.
-jax.config.update("jax_disable_most_optimizations", True)
 
 _FINISHED = itertools.count(1)
 _MOST_MAPS = 20_000  # of memory; Linux ends a process that asks for more than 65,530

@@ -12,6 +12,7 @@ import pytest
 
 import llm_jax
 from llm_jax import command_line, exchange
+from llm_jax.config import base
 from llm_jax.data import tokenizers
 from llm_jax.inference import settings
 from llm_jax.inference.generate import generate
@@ -31,7 +32,8 @@ def run():
     lambda a: jnp.asarray(draw(size=a.shape), "float32"), abstract_params(model)
   )
   tokenizer = tokenizers.get(types.SimpleNamespace(name="byte", vocab_size=0), [])
-  return types.SimpleNamespace(model=model, params=params, tokenizer=tokenizer)
+  parts = {"model": model, "params": params, "tokenizer": tokenizer, "config": base()}
+  return types.SimpleNamespace(**parts)
 
 
 @pytest.fixture

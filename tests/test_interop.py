@@ -340,6 +340,7 @@ def test_a_parameter_is_handed_to_jax_without_a_copy(saved, monkeypatch):
 def test_every_family_has_an_answer_for_every_experiment():
   held = {}
   for path in config_schema.EXPERIMENTS.rglob("*.py"):
+    name = str(path.relative_to(config_schema.EXPERIMENTS).with_suffix(""))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -347,8 +348,10 @@ def test_every_family_has_an_answer_for_every_experiment():
       model = module.get_config(mode).to_dict().get("model")
       if model:
         try:
-          family, _ = families.of_spec(llm_jax.build({**model, "vocab_size": 99}).spec)
-          held[path.stem, mode] = family.__name__.rpartition(".")[2]
+          of_classes = any(head.endswith("classification") for head in model["heads"])
+          sizes = {"vocab_size": 99, "num_classes": 2 * of_classes}
+          family, _ = families.of_spec(llm_jax.build({**model, **sizes}).spec)
+          held[name, mode] = family.__name__.rpartition(".")[2]
         except UserError as error:
           assert "No published format" in str(error)
   assert held["llama", ""] == held["llama", "3.2-1b"] == "llama"

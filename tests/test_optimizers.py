@@ -57,7 +57,7 @@ def update(config, grads, params, axes=AXES):
 def test_every_optimizer_descends(name):
   target, params = parameters(1), parameters(2)
   optimizer = optimizers.make(options(name=name), params, AXES, UNDECAYED)
-  rate = {"sgd": 0.05, "muon": 0.3, "adafactor": 0.1}.get(name, 0.05)
+  rate = {"sgd": 0.05, "muon": 0.3, "adafactor": 0.1, "adagrad": 0.5}.get(name, 0.05)
   distance = lambda params: sum(
     jnp.mean((x - y) ** 2)
     for x, y in zip(jax.tree.leaves(params), jax.tree.leaves(target), strict=True)

@@ -176,6 +176,10 @@ PUBLISHED = {
 FILES = sorted(config_schema.EXPERIMENTS.rglob("*.py"))
 
 
+def name_of(path):
+  return str(path.relative_to(config_schema.EXPERIMENTS).with_suffix(""))
+
+
 def sizes_of(path):
   spec = importlib.util.spec_from_file_location(path.stem, path)
   module = importlib.util.module_from_spec(spec)
@@ -183,9 +187,9 @@ def sizes_of(path):
   return set(getattr(module, "SIZES", {}))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_every_size_of_an_experiment_is_checked_here(path):
-  assert sizes_of(path) == set(PUBLISHED.get(path.stem, {}))
+  assert sizes_of(path) == set(PUBLISHED.get(name_of(path), {}))
 
 
 @pytest.mark.parametrize(

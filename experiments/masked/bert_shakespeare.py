@@ -15,7 +15,7 @@ def get_config(mode=""):
   config = base()
   config.objective = "masked_lm_next_sentence"
   config.objective_options = options("masked_lm_next_sentence", whole_words=True)
-  config.steps, config.eval.every = 600, 200
+  config.steps, config.eval.every = 2400, 400
   config.seq_len = 64
   config.tokenizer.name, config.tokenizer.vocab_size = "wordpiece", 512
   config.optimizer.learning_rate = 2e-3
@@ -23,10 +23,8 @@ def get_config(mode=""):
     kind="encoder",
     d_model=96,
     repeats=2,
-    positions="learned",
-    max_length=128,
     token_types=2,
     heads=("masked_lm", "next_sentence"),
-    layers={"attention": {"num_heads": 4}, "mlp": {"activation": "gelu"}},
+    layers={"attention": {"num_heads": 4, "positions": "rope"}, "mlp": {"activation": "gelu"}},
   )
   return with_mode(config, mode)

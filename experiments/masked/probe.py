@@ -25,11 +25,9 @@ def get_config(mode=""):
     kind="encoder",
     d_model=96,
     repeats=2,
-    positions="learned",
-    max_length=128,
     token_types=2,
     heads=("classification",),
     pooling="mean",
-    layers={"attention": {"num_heads": 4}, "mlp": {"activation": "gelu"}},
+    layers={"attention": {"num_heads": 4, "positions": "rope"}, "mlp": {"activation": "gelu"}},
   )
   return with_mode(config, mode)
