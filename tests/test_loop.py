@@ -284,7 +284,8 @@ def worker(config, folder, process=0, port="none", devices=8):
   configs = folder.parent / "config"
   configs.mkdir(exist_ok=True)
   workdir.write_json(configs / "config.json", config.to_dict())
-  flags = f"--xla_force_host_platform_device_count={devices}"
+  count = "--xla_force_host_platform_device_count="
+  flags = os.environ["XLA_FLAGS"].replace(f"{count}8", f"{count}{devices}")  # else other programs
   environment = {**os.environ, "XLA_FLAGS": flags, "CACHE": jax.config.jax_compilation_cache_dir}
   command = [sys.executable, "-c", WORKER, folder, configs, str(process), str(port)]
   return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
