@@ -221,7 +221,8 @@ def test_the_default_verb_compares_and_resumes(tmp_path):
   """`python launch.py` on the tiny comparison, in a process of its own, twice."""
   argv = [sys.executable, str(ROOT / "launch.py"), QUICK]
   argv.append(f"--workdir={tmp_path / 'comparison'}")
-  environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+  one_device = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+  environment = os.environ | {"XLA_FLAGS": one_device, "JAX_PLATFORMS": "cpu"}
 
   def run():
     return subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True)

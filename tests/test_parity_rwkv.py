@@ -175,6 +175,7 @@ def test_logits_states_gradients_and_greedy_tokens_are_those_committed(number):
   assert_equal(compare(ours(number), golden(number)))
 
 
+@pytest.mark.slow  # as the committed numbers, which the package made
 @every_version
 def test_logits_states_gradients_and_greedy_tokens_are_the_packages(number):
   for package in ("torch", "rwkv"):
