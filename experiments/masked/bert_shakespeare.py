@@ -1,9 +1,11 @@
 """BERT's two tasks on one text: hidden words, and whether a passage goes on (arXiv:1810.04805).
 
+Positions turn queries and keys: with learned ones 600 steps only tell how frequent pieces are.
+
 Run: python launch.py train --config=experiments/masked/bert_shakespeare.py \
   --config.data.path=tinyshakespeare/input.txt
-Takes: three minutes beside other work on two CPU cores, for 600 steps.
-Expect: 15.9 % of hidden pieces and 67.7 % of next sentences told right in held-out text.
+Takes: three minutes beside other work on two CPU cores, for 2,400 steps of 292,226 parameters.
+Expect: 27.6 % of hidden pieces and 85.1 % of next sentences told right in held-out text.
 """
 
 from llm_jax.config import base, with_mode
