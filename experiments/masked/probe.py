@@ -4,8 +4,8 @@ Run: python launch.py train --config=experiments/masked/probe.py \
   --config.data.path=sst2/train.tsv --config.data.validation_path=sst2/dev.tsv \
   --config.init_from=runs/bert_shakespeare --config.model_from_source=True
 Takes: a minute of one CPU core.
-Expect: 60.0 and 59.1 % on dev.tsv with seeds 0 and 1, and 58.3 and 60.2 % of a body that has learned
-  nothing: the mean of random features is a bag of words already, and that is hard to beat.
+Expect: 60.0 and 59.1 % on dev.tsv with seeds 0 and 1, and 58.3 and 60.2 % of a body that has
+  learned nothing: the mean of random features is a bag of words already, and hard to beat.
 """
 
 from llm_jax.config import base, with_mode
