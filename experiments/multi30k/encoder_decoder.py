@@ -5,8 +5,11 @@ table is the matrix of the logits too. There are 29,000 captions to train on, in
 
 Run: python launch.py train --config=experiments/multi30k/encoder_decoder.py \
   --config.data.path=train.en.gz,train.de.gz --config.data.validation_path=val.en.gz,val.de.gz
-Takes: about 1.4 seconds of a CPU core for each of its 2,200 steps, with 5,490,688 parameters.
-Expect: a training loss of 4.6 nats for a piece after 120 steps.
+Takes: 41 minutes of CPU time, beside other work on two cores, for 2,200 steps of 5,490,688
+  parameters.
+Expect: BLEU 36.1 and chrF 60.1 on test_2016_flickr with a beam of 4 (13a, mixed case), by
+  python launch.py evaluate --workdir=runs/encoder_decoder --step=best --num-beams=4 \
+  --data=test_2016_flickr.en.gz,test_2016_flickr.de.gz
 """
 
 from llm_jax import objective
