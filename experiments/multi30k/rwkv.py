@@ -20,7 +20,7 @@ def get_config(mode=""):
   config = base()
   config.objective = "prefix_answer"
   config.objective_options = objective.options("prefix_answer", label_smoothing=0.1)
-  config.steps, config.batch_size, config.seq_len = 1300, 12, 256
+  config.steps, config.batch_size, config.seq_len = 1000, 12, 256
   config.tokenizer.vocab_size = 6000
   config.optimizer.update({"learning_rate": 1.5e-3, "b2": 0.98, "weight_decay": 0.01})
   config.schedule.update({"warmup_fraction": 0.08, "final_fraction": 0.0})
