@@ -31,6 +31,11 @@ and if it reads records:
                          the tokenized rows, made once; "document_ids" number the records in them,
                          and rows of zeros count for nothing
 
+and if it makes its own data:
+
+  parts()                -> (Records of training, Records that are held out), for `examples`
+  symbols                the name of each token id, id 0 the end token's: the run's vocabulary
+
 and if its model answers texts as prefixes:
 
   prompt(text, tokenizer) -> ids

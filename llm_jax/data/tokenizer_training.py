@@ -111,6 +111,14 @@ def _whole(vocabulary: dict[str, int], pattern: str) -> tokenizers.Tokenizer:
   return made
 
 
+def of_symbols(symbols: Sequence[str]) -> tokenizers.Tokenizer:
+  """Names between spaces, numbered in their order; one that is none of them is the first."""
+  vocabulary = {name: i for i, name in enumerate(symbols)}
+  made = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=symbols[0]))
+  made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+  return made
+
+
 def _characters(documents) -> tokenizers.Tokenizer:
   letters = sorted(set().union(*documents) - {UNKNOWN_CHARACTER})
   return _whole({letter: i for i, letter in enumerate([UNKNOWN_CHARACTER, *letters])}, r"[\s\S]")

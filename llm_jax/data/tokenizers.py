@@ -26,6 +26,7 @@ __all__ = [
   "Vocabulary",
   "get",
   "load",
+  "of_symbols",
 ]
 
 END = special_tokens.END[0]
@@ -322,6 +323,15 @@ def get(
   else:
     raise unknown("tokenizer", name, (*KINDS, "path/to/tokenizer.json"))
   return made.extended(special)
+
+
+def of_symbols(symbols: Sequence[str]) -> Tokenizer:
+  """One that has these names as its ids, in their order; in a text they stand between spaces.
+
+  Args:
+    symbols: distinct names without spaces; the first is the end token's.
+  """
+  return Tokenizer(tokenizer_training.of_symbols(symbols), symbols[0])
 
 
 def load(path: str | os.PathLike) -> Tokenizer:

@@ -51,7 +51,10 @@ def load_text(config: ConfigDict) -> Text:
   """Reads the corpora of `config.data`, or the records if the objective asks for such, and holds
   out the validation part of each if it has no path of its own."""
   # An imported model without heads has no objective, and the text of any.
-  fields = objective.make(config).FIELDS if config.objective else ()
+  asked = objective.make(config) if config.objective else None
+  if hasattr(asked, "parts"):
+    return _own_data(config, asked)
+  fields = asked.FIELDS if asked else ()
   read = functools.partial(records.load, fields=fields) if fields else corpora.load
   split = records.split if fields else corpora.split
   if config.data.path and config.data.mixture:
@@ -74,12 +77,26 @@ def load_text(config: ConfigDict) -> Text:
   return Text(tuple(train), tuple(validation), digest.hexdigest())
 
 
+def _own_data(config: ConfigDict, asked) -> Text:
+  """The data of an objective that makes its own."""
+  for name in ("path", "mixture", "validation_path"):
+    if config.data[name]:
+      raise UserError(
+        f"data.{name} is set, but the objective {config.objective!r} makes its own data. Leave it "
+        "empty, or choose another objective."
+      )
+  train, held_out = asked.parts()
+  return Text(((train, 1.0),), ((held_out, 1.0),), train.sha256)
+
+
 def load_tokenizer(config: ConfigDict, folder: Path, text: Text) -> Tokenizer:
   """The run's tokenizer.json if it has one already, else the one its config asks for."""
   if (folder / TOKENIZER).exists():
     return tokenizers.load(folder / TOKENIZER)
-  special = objective.make(config).SPECIAL_TOKENS
-  return tokenizers.get(config.tokenizer, text.train_documents, special=special)
+  asked = objective.make(config)
+  if hasattr(asked, "symbols"):
+    return tokenizers.of_symbols(asked.symbols)
+  return tokenizers.get(config.tokenizer, text.train_documents, special=asked.SPECIAL_TOKENS)
 
 
 def load_labels(config: ConfigDict, text: Text) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from llm_jax.training.workdir import disk_errors, write_text
 _log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 10.0  # on a terminal that is none; metrics.jsonl and log get every row
-_SHOWN = ("loss", "bits_per_byte", "tokens_per_second", "learning_rate", "grad_norm")
+_SHOWN = ("loss", "accuracy", "bits_per_byte", "tokens_per_second", "learning_rate", "grad_norm")
 
 
 @contextlib.contextmanager
