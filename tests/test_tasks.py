@@ -1,4 +1,4 @@
-"""Synthetic tasks: the contract, on every file in `llm_jax/data/tasks`, and the objective of them."""
+"""Synthetic tasks: the contract, on every file in `llm_jax/data/tasks`, and their objective."""
 
 import numpy as np
 import pytest
@@ -129,8 +129,8 @@ def test_each_kind_is_scored_by_itself():
 
 
 def test_the_vocabulary_is_the_symbols_and_texts_are_read_by_them():
-  _, text, tokenizer = text_of()
-  asked = objective.make(text_of()[0])
+  config, _, tokenizer = text_of()
+  asked = objective.make(config)
   assert tokenizer.vocab_size == len(asked.symbols)
   ids = [0, 1, 5, 2]
   assert tokenizer.encode(" ".join(asked.symbols[i] for i in ids[1:])) == ids[1:]

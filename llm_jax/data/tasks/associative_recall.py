@@ -1,10 +1,10 @@
-"""Multi-query associative recall: keys with their values, then each key again, asking for its value.
+"""Multi-query associative recall: pairs of a key and a value, then each key asks for its value.
 
   k1 v1 k2 v2 .. kn vn  _ _ k2 _ k1 ..    at the second k2 the answer is v2
 
 Keys are distinct and drawn without replacement from the first half of the vocabulary, values from
 the second. Each key is asked for once, at a gap behind the pairs that follows a power law: short
-gaps are likelier. Every other place behind the pairs is a random token or blank, and does not count.
+gaps are likelier. Other places behind the pairs hold random tokens or blanks, and do not count.
 
 Source: Arora et al. 2023, "Zoology", arXiv:2312.04927, section 3 and appendix E: the distribution
 p(gap) ~ gap^(a - 1), a = 0.01, vocabulary of 8,192.
