@@ -6,33 +6,20 @@ Expect: RWKV-4 2.12, Mamba 2.12, LSTM 2.14, Hybrid 2.24, S5 2.43, Llama 2.46 and
   byte, where an order-2 byte model has 2.97.
 """
 
-from ml_collections import ConfigDict
-
-from llm_jax.config import base, with_mode
+from llm_jax.config import comparison, with_mode
 
 
 def get_config(mode=""):
-  config = base()
-  del config.model, config.init_from, config.optimizer.learning_rate  # each model has its own
-  config.compare = ConfigDict(
-    {
-      "architectures": ("hybrid", "mamba", "gpt2", "llama", "rwkv4", "s5", "lstm"),
-      "model": {"tie_embeddings": False},  # what every model takes, whatever its own config says
-      "parameters": 1_050_000,  # the width of each is solved for
-      "tolerance": 0.05,
-      "learning_rates": (2e-3, 4e-3, 8e-3),
-      "tuning_steps": 30,
-      "seeds": 2,
-      "contexts": (128, 512, 2048, 8192),  # where prefill and decoding are timed
-      "workers": 0,  # processes at once; 0: one a core, or one on accelerators
-      "prompt": "The function returns",
-    }
+  config = comparison(
+    architectures=("hybrid", "mamba", "gpt2", "llama", "rwkv4", "s5", "lstm"),
+    model={"tie_embeddings": False},
+    seeds=2,
   )
   config.steps, config.batch_size, config.seq_len = 160, 16, 128
   config.log.every, config.checkpoint.every = 1, 80
   if mode == "tiny":
     config.compare.update(
       {"architectures": ("gpt2", "lstm"), "parameters": 30_000, "tolerance": 0.2}
-      | {"learning_rates": (4e-3,), "tuning_steps": 2, "contexts": (16, 32)}
+      | {"learning_rates": (4e-3, 8e-3), "tuning_steps": 2, "contexts": (16, 32)}
     )
   return with_mode(config, mode)

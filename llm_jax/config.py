@@ -79,6 +79,36 @@ def base() -> ConfigDict:
   )
 
 
+def comparison(**chosen) -> ConfigDict:
+  """The config of a comparison: `base()` without a model, and `compare`, with what was chosen.
+
+  `optimizer` holds the default setting, which is reported beside the best one of the grid.
+  """
+  config = base()
+  del config.model, config.init_from, config.model_from_source  # each architecture has its own
+  defaults = {
+    "architectures": (),  # names of experiments or of variants
+    "tasks": (),  # the same; (): the data and objective of this config
+    "variants": {},  # {name: {"experiment", "title", "changes"}}, see `analysis/entrants`
+    "model": {},  # what every model takes, whatever its own config says
+    "match": "parameters",  # flops_per_token, state_bytes, seconds, or "": widths as they are
+    "parameters": 1_050_000,  # the width of each is solved for
+    "flops_per_token": 0.0,  # of training
+    "state_bytes": 0,  # of a document of seq_len tokens
+    "seconds": 0.0,  # of training; the steps are solved for, and the width by the parameters
+    "tolerance": 0.05,
+    "learning_rates": (2e-3, 4e-3, 8e-3),
+    "weight_decays": (),  # (): the optimizer's own
+    "tuning_steps": 30,
+    "seeds": 3,
+    "contexts": (128, 512, 2048, 8192),  # where prefill and decoding are timed
+    "workers": 0,  # processes at once; 0: one a core, or one on accelerators
+    "prompt": "The function returns",
+  }
+  config.compare = ConfigDict({**defaults, **chosen})
+  return config
+
+
 def with_mode(config: ConfigDict, mode: str, sizes: Collection[str] = ()) -> ConfigDict:
   """The config of `--config=experiments/x.py:mode`: "" or a published size as it stands, or "tiny".
 

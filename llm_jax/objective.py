@@ -35,6 +35,7 @@ and if it makes its own data:
 
   parts()                -> (Records of training, Records that are held out), for `examples`
   symbols                the name of each token id, id 0 the end token's: the run's vocabulary
+  longest                tokens of the longest row, held-out ones may be longer than `seq_len`
 
 and if its model answers texts as prefixes:
 

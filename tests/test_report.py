@@ -47,6 +47,7 @@ def write_comparison(folder, models=MODELS, seeds=(0, 1), failed=(FAILED,), nois
     grid = {str(r): bits + 0.35 + 0.12 * np.log2(r / rate) ** 2 for r in (1e-3, 2e-3, 4e-3, 8e-3)}
     if name == "lstm":
       grid["0.008"] = None
+    grid = [{"learning_rate": float(r), "weight_decay": 0.1, "score": s} for r, s in grid.items()]
     entry = {
       "name": name,
       "title": title,

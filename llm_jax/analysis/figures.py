@@ -195,7 +195,7 @@ def _score_limits(values: list[float], byte_model: float | None) -> tuple[float,
 
 
 def _seed_scores(a: Architecture) -> list[float]:
-  return [run.bits for run in a.runs.values() if run.bits is not None]
+  return [run.score for run in a.runs.values() if run.score is not None]
 
 
 def _undecided_band(axes: Axes, results: Results) -> None:

@@ -1,4 +1,4 @@
-"""Solves for the width that gives a model a wanted number of parameters, all else fixed."""
+"""Solves for the width that gives a model a wanted size, all else fixed."""
 
 import copy
 import functools
@@ -12,8 +12,14 @@ _GRAIN = 4  # widths are its multiples: odd ones fit no vector register
 _LONGEST_GAP = 512  # between two widths that a config allows: twice a plausible number of heads
 
 
-def match_width(model_config, target_parameters: int, tolerance: float = 0.05):
-  """A copy of the config whose d_model brings its parameter count nearest the target.
+def match_width(
+  model_config,
+  target: float,
+  tolerance: float = 0.05,
+  size: Callable[..., float] = parameters,
+  unit: str = "parameters",
+):
+  """A copy of the config whose d_model brings its size nearest the target.
 
   Sizes that are given stay; those that follow the width (0: d_ff, head_dim and the like) follow.
   Widths are multiples of 4; those that the config refuses (heads that do not divide them, odd
@@ -21,34 +27,36 @@ def match_width(model_config, target_parameters: int, tolerance: float = 0.05):
 
   Args:
     model_config: the `model` part of a config; its own d_model is only where the search starts.
-    target_parameters: what `counts.parameters` should give.
+    target: the size there should be.
     tolerance: largest relative difference allowed.
+    size: of a config; it must grow with the width.
+    unit: what it counts, for the message.
 
   Raises:
     UserError: no width comes near enough; the message has the nearest ones and their counts.
   """
 
   @functools.cache
-  def count(width: int) -> int:
-    return parameters(_with_width(model_config, width))
+  def count(width: int) -> float:
+    return size(_with_width(model_config, width))
 
-  neighbours = _neighbours(count, target_parameters, model_config["d_model"])
-  best = min(neighbours, key=lambda width: abs(count(width) - target_parameters))
-  if abs(count(best) - target_parameters) > tolerance * target_parameters:
-    found = " and ".join(f"{width} ({count(width):,} parameters)" for width in neighbours)
+  neighbours = _neighbours(count, target, model_config["d_model"])
+  best = min(neighbours, key=lambda width: abs(count(width) - target))
+  if abs(count(best) - target) > tolerance * target:
+    found = " and ".join(f"{width} ({count(width):,.0f} {unit})" for width in neighbours)
     raise UserError(
-      f"No model.d_model gives {target_parameters:,} parameters within {tolerance:.0%}: the "
+      f"No model.d_model gives {target:,.0f} {unit} within {tolerance:.0%}: the "
       f"nearest that this config allows: {found}. Change the target, the depth, or a size that "
       "does not follow the width."
     )
   return _with_width(model_config, best)
 
 
-def _neighbours(count: Callable, target: int, start: int) -> list[int]:
+def _neighbours(count: Callable, target: float, start: int) -> list[int]:
   """The widths next to each other that have the target between them; the smallest one alone if
   even that has more.
 
-  Counts grow about as the square of the width, so the line through both ends of a bracket in
+  Most sizes grow about as the square of the width, so the line through both ends of a bracket in
   (width, sqrt(count)) nearly hits the target, and a few counts are enough.
   """
   low = _allowed(count, 1)

@@ -315,11 +315,11 @@ def _scores_caption(results: Results) -> str:
     text += " Means inside the grey band cannot be told apart from the best."
   byte_model = (results.comparison.get("byte_model") or {}).get("2")
   if byte_model and results.ranked:
-    beaten = [a for a in results.ranked if max(run.bits for run in a.runs.values()) < byte_model]
+    beaten = [a for a in results.ranked if max(run.score for run in a.runs.values()) < byte_model]
     lost = [a.title for a in results.ranked if a not in beaten]
     winners = f"All that finished but {listed(lost)}" if lost else "All that finished"
     text += f" {winners} beat the order-2 byte model ({byte_model:.2f}) with every seed."
-  if any(run.bits is not None for a in results.unranked for run in a.runs.values()):
+  if any(run.score is not None for a in results.unranked for run in a.runs.values()):
     text += " Hollow marks belong to architectures that did not finish every seed."
   return text
 

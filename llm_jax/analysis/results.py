@@ -32,13 +32,15 @@ class Run:
 
   Attributes:
     train: the training lines of its metrics.jsonl with a finite loss.
-    bits: bits per byte of the held-out text at the last step; None if it never got there.
+    score: the comparison's metric of the held-out data at the end; None if it never got there.
+    kinds: of a task, the metric of each kind of held-out examples.
     last_step: the last step that was logged, 0 for none.
     tokens_per_second: median over the training lines.
   """
 
   train: tuple[dict, ...]
-  bits: float | None
+  score: float | None
+  kinds: dict[str, float]
   last_step: int
   tokens_per_second: float | None
 
@@ -51,7 +53,8 @@ class Architecture:
     entry: the entry itself.
     status: "finished" only if every seed reached the last step with a finite score.
     runs: by seed.
-    grid: (learning rate, bits per byte or None where training failed), ascending.
+    grid: (learning rate, score or None where training failed), ascending; over several weight
+      decays that of the best one.
     speed: one dict a context length, ascending; keys "context" and `SPEEDS`.
     alone: training tokens a second measured with nothing beside it, or None.
     sample: the dict of samples/<name>.json, or None.
@@ -110,6 +113,11 @@ class Results:
   tokens: int | None
 
   @property
+  def metric(self) -> str:
+    """What is compared."""
+    return self.comparison.get("metric", "bits_per_byte")
+
+  @property
   def ranked(self) -> list[Architecture]:
     """Those with a score from every seed, lowest mean first."""
     return [self.architectures[name] for name in self.statistics.summaries]
@@ -135,19 +143,11 @@ def gather(folder: str | Path) -> Results:
     )
   entries = comparison["architectures"]
   seeds = tuple(sorted({seed for entry in entries for seed in entry.get("seeds", ())}))
-  lines = {
-    (entry["name"], seed): metrics.read(
-      folder / "runs" / entry["name"] / f"seed_{seed}/metrics.jsonl"
-    )
-    for entry in entries
-    for seed in entry.get("seeds", ())
-  }
-  steps = comparison.get("config", {}).get("steps") or max(
-    (line.get("step", 0) for run in lines.values() for line in run), default=0
-  )
-  found = [_architecture(folder, entry, seeds, lines, steps) for entry in entries]
+  steps = comparison.get("config", {}).get("steps") or 0
+  found = [_architecture(folder, entry, seeds, comparison) for entry in entries]
+  steps = steps or max((run.last_step for a in found for run in a.runs.values()), default=0)
   finished = [a for a in found if a.status == "finished"]
-  compared = statistics.compare({a.name: [a.runs[s].bits for s in seeds] for a in finished})
+  compared = statistics.compare({a.name: [a.runs[s].score for s in seeds] for a in finished})
   order = list(compared.summaries)
   found.sort(key=lambda a: order.index(a.name) if a.name in order else len(order))
   tokens = [run.train[-1].get("tokens") for a in finished for run in a.runs.values() if run.train]
@@ -175,14 +175,15 @@ def write_csv(results: Results, path: Path) -> None:
 
 def _row(results: Results, a: Architecture, contexts: list[int]) -> dict:
   summary = results.statistics.summaries.get(a.name)
+  metric = results.metric
   row = {
     "architecture": a.name,
     "status": a.status,
-    "bits_per_byte": summary and summary.mean,
-    "bits_per_byte_spread": summary and summary.spread,
+    metric: summary and summary.mean,
+    f"{metric}_spread": summary and summary.spread,
   }
   for seed in results.seeds:
-    row[f"bits_per_byte_seed_{seed}"] = a.runs[seed].bits if seed in a.runs else None
+    row[f"{metric}_seed_{seed}"] = a.runs[seed].score if seed in a.runs else None
   row |= {key: a.get(key) for key in ("learning_rate", "d_model", "parameters", "pattern")}
   row["tokens_per_second"] = a.tokens_per_second
   row |= {key: a.get(key) for key in ("train_flops_per_token", "memory_bytes")}
@@ -194,40 +195,53 @@ def _row(results: Results, a: Architecture, contexts: list[int]) -> dict:
   return row | {"error": a.get("error")}
 
 
-def _architecture(folder: Path, entry: dict, seeds, lines, steps: int) -> Architecture:
+def _architecture(folder: Path, entry: dict, seeds, comparison: dict) -> Architecture:
   name = entry["name"]
-  runs = {seed: _run(lines[name, seed], steps) for seed in entry.get("seeds", ())}
+  runs = {
+    seed: _run(folder / "runs" / name / f"seed_{seed}", comparison)
+    for seed in entry.get("seeds", ())
+  }
   status = entry.get("status", "unfinished")
-  complete = all(seed in runs and runs[seed].bits is not None for seed in seeds)
+  complete = all(seed in runs and runs[seed].score is not None for seed in seeds)
   if status == "finished" and not (seeds and complete):
     status = "unfinished"
   measured = _json(folder / "speed" / f"{name}.json") or {}
-  grid = [(float(rate), _finite(bits)) for rate, bits in (entry.get("grid") or {}).items()]
   return Architecture(
     name=name,
     title=entry.get("title") or name,
     entry=entry,
     status=status,
     runs=runs,
-    grid=tuple(sorted(grid)),
+    grid=_grid(entry.get("grid") or (), comparison.get("higher_is_better", False)),
     speed=tuple(sorted(measured.get("contexts", ()), key=lambda row: row["context"])),
     alone=_finite(measured.get("train_tokens_per_second")),
     sample=_json(folder / "samples" / f"{name}.json"),
   )
 
 
-def _run(lines: list[dict], steps: int) -> Run:
+def _grid(rows: Iterable[dict], higher_is_better: bool) -> tuple[tuple[float, float | None], ...]:
+  by_rate = {}
+  for row in rows:
+    by_rate.setdefault(float(row["learning_rate"]), []).append(_finite(row["score"]))
+  best = max if higher_is_better else min
+  reached = {rate: [s for s in scores if s is not None] for rate, scores in by_rate.items()}
+  return tuple((rate, best(reached[rate], default=None)) for rate in sorted(reached))
+
+
+def _run(folder: Path, comparison: dict) -> Run:
+  lines, metric = metrics.read(folder / "metrics.jsonl"), comparison.get("metric", "bits_per_byte")
   train = tuple(
     line for line in lines if line.get("split") == "train" and _finite(line.get("loss")) is not None
   )
-  last = [
-    _finite(line.get("bits_per_byte"))
-    for line in lines
-    if line.get("split") == "validation" and line.get("step", 0) >= steps
-  ]
+  steps = comparison.get("config", {}).get("steps") or 0
+  last = [line for line in lines if line.get("split") == "validation" and line["step"] >= steps]
+  # A run may end before its steps; then its result says so.
+  final = _json(folder / "result.json") or (last[-1] if last else {})
+  kinds = {kind: final.get(f"{metric}/{kind}") for kind in comparison.get("kinds", ())}
   return Run(
     train=train,
-    bits=last[-1] if last else None,
+    score=_finite(final.get(metric)),
+    kinds={kind: value for kind, value in kinds.items() if value is not None},
     last_step=max((line.get("step", 0) for line in lines), default=0),
     tokens_per_second=_median(line.get("tokens_per_second") for line in train),
   )

@@ -56,6 +56,10 @@ def measure_training(config: ConfigDict) -> dict[str, float]:
 
 def _random_batch(config, chosen):
   """A batch of whole rows, one document each, as the objective wants it."""
+  if hasattr(chosen, "parts"):
+    keys = np.arange(3 * config.batch_size, dtype=np.uint32).reshape(-1, 3)
+    examples = [chosen.transform({"key": key}) for key in keys]
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
   shape = (config.batch_size, config.seq_len + 1)
   rows = {
     "tokens": np.random.default_rng(0).integers(0, config.model.vocab_size, shape, np.int32),

@@ -1,11 +1,12 @@
-"""The processes of a comparison: one for each architecture, and what the terminal shows of them."""
+"""The processes of a comparison: a job each, and what the terminal shows of them."""
 
-import json
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,25 @@ from llm_jax.errors import UserError
 
 STOPPED = 75  # exit code of a process that a signal stopped after saving
 _SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal to draw on
+_MOST_BARS = 12  # more jobs than these have bars only while they run
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One process.
+
+  Attributes:
+    name: what it is called on the terminal; different for each.
+    command: module and arguments after `python -m`; the number of this process and the processors
+      to use ("0,1", "" for all) are added.
+    log: the file its output is added to.
+    progress: () -> (share done, what it does now), read while it runs.
+  """
+
+  name: str
+  command: tuple[str, ...]
+  log: Path
+  progress: Callable[[], tuple[float, str]]
 
 
 def processors(workers: int, jobs: int) -> list[str]:
@@ -23,7 +43,7 @@ def processors(workers: int, jobs: int) -> list[str]:
 
   Args:
     workers: how many at once; 0: one a core, but no more than jobs, or one on accelerators.
-    jobs: how many architectures there are.
+    jobs: how many there are.
   """
   cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
   if not workers:
@@ -35,27 +55,25 @@ def processors(workers: int, jobs: int) -> list[str]:
   return [",".join(map(str, cores[i::workers])) for i in range(workers)]
 
 
-def last_words(folder: Path, name: str) -> str:
-  """The last line of an architecture's log: why it failed."""
-  lines = (folder / "logs" / f"{name}.log").read_text(errors="replace").strip().splitlines()
+def last_words(log: Path) -> str:
+  """The last line of a log: why its process failed."""
+  lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
   return lines[-1] if lines else "no message"
 
 
 class Crew:
-  """Runs the architectures of a plan, as many at once as there are sets of processors.
+  """Runs jobs, as many at once as there are sets of processors. A context manager: inside it a
+  signal is passed on to the processes, and nothing new is started.
 
   Args:
-    folder: the comparison's.
-    plan: its plan.json.
+    names: of all jobs there will be, in the order they are shown.
     shown: whether to show progress.
   """
 
-  def __init__(self, folder: Path, plan: dict, shown: bool):
+  def __init__(self, names: Sequence[str], shown: bool):
     self.stopping = False
     self._processes: list[subprocess.Popen] = []
-    self._folder = folder
-    self._names = [architecture["name"] for architecture in plan["architectures"]]
-    self._display = _Display(folder, plan, shown)
+    self._display = _Display(names, shown)
 
   def __enter__(self):
     self._previous = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -67,26 +85,19 @@ class Crew:
     for number, handler in self._previous.items():
       signal.signal(number, handler)
 
-  def train(self, cpu_sets: list[str]) -> dict[str, int]:
-    """Exit codes of training each architecture: its learning rates, its seeds, its sample."""
-    return self._run("train", self._names, cpu_sets)
-
-  def measure(self, names: list[str]) -> dict[str, int]:
-    """Exit codes of measuring speed and memory, one after the other on the whole machine."""
-    return self._run("measure", names, [""])
-
-  def _run(self, job, names, cpu_sets):
-    waiting, running, codes = list(names), {}, {}
+  def run(self, jobs: Sequence[Job], cpu_sets: Sequence[str]) -> dict[str, int]:
+    """Exit codes by the jobs' names; those that a signal kept from starting are missing."""
+    waiting, running, codes = list(jobs), {}, {}
     while running or (waiting and not self.stopping):
       for cpus in [c for c in cpu_sets if c not in running]:
         if waiting and not self.stopping:
-          running[cpus] = (waiting[0], self._start(job, waiting.pop(0), cpus))
+          running[cpus] = (waiting[0], self._start(waiting.pop(0), cpus))
       time.sleep(0.25)
-      for cpus, (name, process) in list(running.items()):
+      for cpus, (job, process) in list(running.items()):
         if process.poll() is not None:
-          codes[name] = process.returncode
+          codes[job.name] = process.returncode
           del running[cpus]
-      self._display.update(job, [name for name, _ in running.values()], codes)
+      self._display.update([job for job, _ in running.values()], codes)
     return codes
 
   def _stop(self, *_):
@@ -95,16 +106,14 @@ class Crew:
     for process in self._processes:
       process.send_signal(signal.SIGTERM)
 
-  def _start(self, job, name, cpus):
-    (self._folder / "logs").mkdir(exist_ok=True)
+  def _start(self, job, cpus):
+    job.log.parent.mkdir(parents=True, exist_ok=True)
     # The same llm_jax as this one, wherever the command was given.
     paths = [str(Path(llm_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    folder, parent = str(self._folder.absolute()), str(os.getpid())
-    command = [sys.executable, "-m", "llm_jax.analysis.contestant", folder, name, job, parent]
-    with open(self._folder / "logs" / f"{name}.log", "a") as log:
+    with open(job.log, "a") as log:
       process = subprocess.Popen(
-        [*command, cpus],
+        [sys.executable, "-m", *job.command, str(os.getpid()), cpus],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
@@ -118,13 +127,9 @@ class Crew:
 
 
 class _Display:
-  """A bar for each architecture on a terminal, a line now and then elsewhere."""
+  """A bar for each job on a terminal, a line now and then elsewhere."""
 
-  def __init__(self, folder, plan, shown):
-    self._folder = folder
-    compare = plan["config"]["compare"]
-    tuning, seeds = len(compare["learning_rates"]), compare["seeds"]
-    self._steps = tuning * compare["tuning_steps"] + seeds * plan["config"]["steps"]
+  def __init__(self, names, shown):
     console = Console(stderr=True, quiet=not shown)
     self._plain = console if not console.is_terminal else None
     self._told, self._phases = 0.0, {}
@@ -137,9 +142,11 @@ class _Display:
       console=console,
       disable=self._plain is not None,
     )
+    self._few = len(names) <= _MOST_BARS
+    self._all = self._bars.add_task("all", total=len(names), phase="", visible=not self._few)
     self._tasks = {
-      a["name"]: self._bars.add_task(a["name"], total=self._steps, phase="waiting", start=False)
-      for a in plan["architectures"]
+      name: self._bars.add_task(name, total=1.0, phase="waiting", start=False, visible=self._few)
+      for name in names
     }
 
   def start(self):
@@ -148,41 +155,25 @@ class _Display:
   def stop(self):
     self._bars.stop()
 
-  def update(self, job, running, codes):
-    """Shows how far each running architecture is, and how the others ended."""
-    for name in running:
-      done, phase = (self._steps, "measuring") if job == "measure" else self._progress(name)
-      self._bars.start_task(self._tasks[name])
-      self._bars.update(self._tasks[name], completed=done, phase=phase)
-      self._phases[name] = f"{name} {100 * done // self._steps} % ({phase})"
+  def update(self, running, codes):
+    """Shows how far each running job is, and how the others ended."""
+    for job in running:
+      done, phase = job.progress()
+      self._bars.start_task(self._tasks[job.name])
+      self._bars.update(self._tasks[job.name], completed=min(done, 1.0), phase=phase, visible=True)
+      self._phases[job.name] = f"{job.name} {min(int(100 * done), 100)} % ({phase})"
     for name, code in codes.items():
       phase = {0: "done", STOPPED: "stopped"}.get(code, "failed")
-      self._bars.update(self._tasks[name], phase=phase)
+      self._bars.update(self._tasks[name], phase=phase, visible=self._few)
       self._phases[name] = f"{name} {phase}"
+    self._bars.update(self._all, completed=len(codes), phase=f"{len(codes)} done")
     if self._plain and time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
       self._told = time.monotonic()
-      self._plain.print("  ".join(self._phases.values()), highlight=False)
+      self._plain.print(self._line(running, codes), soft_wrap=True, highlight=False)
 
-  def _progress(self, name):
-    """Steps made in all runs of an architecture, and what its newest run does."""
-    files = sorted((self._folder / "tuning" / name).glob("*/metrics.jsonl"))
-    files += sorted((self._folder / "runs" / name).glob("*/metrics.jsonl"))
-    rows = [_last_row(file) for file in files]
-    newest = max(zip(files, rows, strict=True), key=lambda f: f[0].stat().st_mtime, default=None)
-    if newest is None:
-      return 0, "starting"
-    file, row = newest
-    what = f"rate {file.parent.name}" if "tuning" in file.parts[-4:-1] else file.parent.name
-    return sum(r.get("step", 0) for r in rows), f"{what}: loss {row.get('loss') or 0:.3f}"
-
-
-def _last_row(file: Path) -> dict:
-  """The last whole line of a metrics.jsonl; {} if there is none yet."""
-  with open(file, "rb") as stream:
-    stream.seek(max(0, file.stat().st_size - 2000))
-    for line in reversed(stream.read().splitlines()):
-      try:
-        return json.loads(line)
-      except ValueError:
-        continue
-  return {}
+  def _line(self, running, codes):
+    if self._few:
+      return "  ".join(self._phases.values())
+    failed = sum(code not in (0, STOPPED) for code in codes.values())
+    head = f"{len(codes)} of {len(self._tasks)} done" + (f", {failed} failed" if failed else "")
+    return "  ".join([head, *(self._phases[job.name] for job in running)])

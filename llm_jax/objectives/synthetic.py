@@ -69,13 +69,17 @@ class Synthetic:
     """The name of each id: the vocabulary."""
     return self.made.symbols
 
+  @property
+  def longest(self) -> int:
+    """Tokens of the longest row."""
+    return max(self.made.length, self.made.held_out_length)
+
   def check_model(self, spec) -> None:
-    """Refuses a model with fewer positions than a held-out example has tokens."""
-    longest = max(self.made.length, self.made.held_out_length)
-    if spec.positions == "learned" and spec.max_length < longest:
+    """Refuses a model with fewer positions than an example has tokens."""
+    if spec.positions == "learned" and spec.max_length < self.longest:
       raise UserError(
-        f"The task's examples have up to {longest} tokens, but the model has learned positions for "
-        f"model.max_length={spec.max_length}. Raise it, or choose other positions."
+        f"The task's examples have up to {self.longest} tokens, but the model has learned "
+        f"positions for model.max_length={spec.max_length}. Raise it, or choose other positions."
       )
 
   def target_length(self, seq_len: int) -> int:
