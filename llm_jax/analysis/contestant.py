@@ -27,9 +27,11 @@ from llm_jax.errors import UserError
 from llm_jax.host import keep_memory
 from llm_jax.inference.prompt import continuation
 from llm_jax.training import loop, metrics, workdir
+from llm_jax.training.programs import Programs
 
 _PATIENCE = 3600  # seconds
 _PARENT_DEATH_SIGNAL = 1  # prctl's option, Linux
+_PROGRAMS = Programs()  # of this process: its runs differ in numbers
 _TUNING = 1  # seed of the held-out examples that settings are chosen by; scores have their own
 
 
@@ -97,10 +99,10 @@ def _run(config, plan, link):
   _link(link, os.path.relpath(folder, link.parent))
   for _ in range(_PATIENCE):
     try:
-      return loop.train(config, folder, progress=False)
+      return loop.train(config, folder, progress=False, programs=_PROGRAMS)
     except workdir.InUseError:
       time.sleep(1)
-  return loop.train(config, folder, progress=False)
+  return loop.train(config, folder, progress=False, programs=_PROGRAMS)
 
 
 def _link(link, target):

@@ -16,13 +16,12 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from llm_jax import objective
-from llm_jax.analysis import counts
 from llm_jax.errors import UserError
-from llm_jax.ops import forms
-from llm_jax.training import inputs, metrics, source, strategies, teaching, word_table, workdir
+from llm_jax.training import inputs, metrics, source, teaching, word_table, workdir
 from llm_jax.training.checkpoints import Checkpoints
 from llm_jax.training.early_stopping import EarlyStopping, check_metric
 from llm_jax.training.meter import Failed, Meter
+from llm_jax.training.programs import Programs
 from llm_jax.training.step import TrainState
 
 __all__ = ["Failed", "Run", "Stopped", "train"]
@@ -37,7 +36,12 @@ class Stopped(Exception):  # noqa: N818  no error
   """A signal stopped the run after a whole step; the text says which, and what was saved."""
 
 
-def train(config: ConfigDict, folder: Path | str, progress: bool = True) -> dict:
+def train(
+  config: ConfigDict,
+  folder: Path | str,
+  progress: bool = True,
+  programs: Programs | None = None,
+) -> dict:
   """Trains until `config.steps`, resuming if the folder holds a checkpoint of this config.
 
   Every process of a distributed run calls this; process 0 writes all files but the checkpoints,
@@ -47,6 +51,7 @@ def train(config: ConfigDict, folder: Path | str, progress: bool = True) -> dict
     config: `llm_jax.config.base()` with a model.
     folder: the run folder; made if there is none.
     progress: whether anything is shown on the terminal.
+    programs: what this run shares with others of the process.
 
   Returns:
     result.json: step, loss and bits_per_byte of the validation text at the end, tokens, seconds,
@@ -64,7 +69,7 @@ def train(config: ConfigDict, folder: Path | str, progress: bool = True) -> dict
   if (folder / _RESULT).exists():
     return workdir.read_json(folder / _RESULT)
   with _Signals() as signals, _owned(folder, config, progress) as console:
-    run = Run(config, folder)
+    run = Run(config, folder, programs or Programs())
     run.write()
     with Checkpoints(folder, config.checkpoint, run.stopping.metric) as saved:
       step, state, totals = run.begin(saved)
@@ -116,7 +121,7 @@ class Run:
     flops_per_token: of training, for each position.
   """
 
-  def __init__(self, config: ConfigDict, folder: Path):
+  def __init__(self, config: ConfigDict, folder: Path, programs: Programs):
     self.config, self._folder = config, folder
     self.objective = objective.make(config)
     self.text = inputs.load_text(config)
@@ -124,16 +129,15 @@ class Run:
     self._labels = inputs.load_labels(config, self.text)
     self.model = inputs.model(config, self._tokenizer, self._labels)
     constants = teaching.constants(config, self.model, self._tokenizer)
-    self.strategy = strategies.make(config, self.model, self.objective, constants=constants)
+    self.strategy = programs.strategy(config, self.model, self.objective, constants)
     self.batches = inputs.Batches(config, self.text, self._tokenizer, self._labels)
     self.stopping = EarlyStopping(config)
     check_metric(config, self.objective, self.model, self.batches, constants)
     model_config = inputs.model_config(config, self._tokenizer, self._labels)
-    self.parameters = counts.parameters(model_config)
-    with forms.recording() as taken:
-      self.flops_per_token = counts.training_flops_per_token(
-        model_config, config.seq_len, self.objective.target_length(config.seq_len)
-      )
+    targets = self.objective.target_length(config.seq_len)
+    self.parameters, self.flops_per_token, taken = programs.cost(
+      model_config, config.seq_len, targets
+    )
     self._identity = {
       "vocab_size": self._tokenizer.vocab_size,
       "tokenizer": self._tokenizer.sha256,

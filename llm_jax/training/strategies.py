@@ -8,9 +8,11 @@ under the other, on any number of devices. Their methods:
   step(state, batch) -> (state, metrics)       the state given is used up
   evaluate(state, batch) -> {name: (sum, count)}
   to_checkpoint(state), from_checkpoint(tree) -> state, abstract_checkpoint()
+  with_schedule(config) -> strategy    the same programs for a run that differs in numbers alone
   describe() -> str                    for the log
 """
 
+import copy
 import functools
 import logging
 import math
@@ -125,6 +127,10 @@ class Pmap:
       self._parts.abstract_state(),
     )
 
+  def with_schedule(self, config: ConfigDict) -> "Pmap":
+    """The same programs with another run's schedule."""
+    return _with_schedule(self, config)
+
   def describe(self) -> str:
     """One line for the log."""
     return f"pmap: state replicated on {_count(len(self._devices))}"
@@ -212,6 +218,10 @@ class Mesh:
     place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
     return jax.tree.map(place, self._parts.abstract_state(), self._state)
 
+  def with_schedule(self, config: ConfigDict) -> "Mesh":
+    """The same programs with another run's schedule."""
+    return _with_schedule(self, config)
+
   def describe(self) -> str:
     """One line for the log."""
     sizes = " x ".join(f"{size} {axis}" for axis, size in self._sizes.items())
@@ -224,7 +234,7 @@ class _Parts:
   def __init__(self, config, model, objective):
     self.model, self.objective = model, objective
     self.axes = build.param_axes(model)
-    self.schedule = schedules.make(config.schedule, config.optimizer.learning_rate, config.steps)
+    self.schedule = _schedule(config)
     params = build.abstract_params(model)
     self.frozen = parameters.frozen(config.freeze, params)
     self.unfreezing = Unfreezing(config, model.spec)
@@ -253,6 +263,17 @@ class _Parts:
 
   def eval_step(self, axis_name):
     return make_eval_step(self.model, self.objective, axis_name=axis_name)
+
+
+def _with_schedule(strategy, config):
+  changed = copy.copy(strategy)
+  changed._parts = copy.copy(strategy._parts)
+  changed._parts.schedule = _schedule(config)
+  return changed
+
+
+def _schedule(config):
+  return schedules.make(config.schedule, config.optimizer.learning_rate, config.steps)
 
 
 def _mesh_sizes(axes, devices):
