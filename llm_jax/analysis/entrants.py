@@ -59,6 +59,6 @@ def change(config: ConfigDict, changes: dict, name: str) -> None:
     UserError: a key that the config does not have.
   """
   try:
-    config.update(changes)
+    config.lock().update(changes)
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f"compare.variants.{name}.changes: {str(error).strip(chr(34))}") from None
