@@ -66,6 +66,7 @@ def _train(folder, plan, architecture):
   name, compare = architecture["name"], plan["config"]["compare"]
   architecture = architecture | {"config": _paced(folder, plan, architecture)}
   chosen = _tune(folder, plan, architecture)
+  (folder / "tuning" / name).mkdir(parents=True, exist_ok=True)
   workdir.write_json(folder / "tuning" / name / "chosen.json", chosen)
   setting = chosen["learning_rate"], chosen["weight_decay"]
   first = plan["config"]["seed"]
