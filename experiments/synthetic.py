@@ -13,10 +13,37 @@ from llm_jax.data import task
 from llm_jax.models.spec import model_config
 from llm_jax.objective import options
 
+SHORT = {"held_out_lengths": (40, 80, 160)}  # trained up to 40, the default
+# Where there are as many answers as tokens in the string.
+HALF = {"longest": 20, "held_out_lengths": (20, 40, 80)}
+
 # For each task its options, and what else differs from the shared settings below.
 TASKS = {
   "associative_recall": ({"vocab_size": 256, "seq_len": 64, "pairs": 8, "noise": False}, {}),
-  "parity": ({"held_out_lengths": (40, 80, 160)}, {"steps": 2000}),
+  "parity": (SHORT, {"steps": 2000}),
+  "even_pairs": (SHORT, {}),
+  "cycle_navigation": (SHORT, {"steps": 2000}),
+  "modular_arithmetic": ({"longest": 39, "held_out_lengths": (39, 79, 159)}, {"steps": 2000}),
+  "modular_arithmetic_brackets": (SHORT, {"steps": 3000}),
+  "solve_equation": (SHORT, {"steps": 3000}),
+  "reverse_string": (HALF, {"steps": 2000}),
+  "stack_manipulation": (HALF, {"steps": 2000}),
+  "duplicate_string": (HALF, {"steps": 2000}),
+  "missing_duplicate": (SHORT, {"steps": 3000}),
+  "odds_first": (HALF, {"steps": 2000}),
+  "bucket_sort": (HALF, {"steps": 2000}),
+  "binary_addition": (HALF, {"steps": 3000}),
+  "binary_multiplication": (HALF, {"steps": 3000}),
+  "compute_sqrt": (HALF, {"steps": 3000}),
+  "permutation_composition": ({"group": "S3", **HALF}, {"steps": 2000}),
+  "dyck": ({"longest": 40, **SHORT}, {}),
+  "addition": ({"reverse": True}, {"steps": 3000}),
+  "listops": (
+    {"shortest": 4, "longest": 40, "held_out_lengths": (20, 40, 80), "arguments": 5},
+    {"steps": 3000},
+  ),
+  "copying": (HALF, {"steps": 2000}),
+  "induction": ({"longest": 64, "held_out_lengths": (64, 128, 256)}, {"steps": 2000}),
 }
 
 

@@ -20,7 +20,8 @@ and, where the answer is not read off each token in turn:
   HEAD         the head that answers; "language_model" if there is none
 
 What an example is depends on the options and on what was drawn from `random` alone. Sizes that
-make no sense are refused with a UserError when the task is made.
+make no sense are refused with a UserError when the task is made. Most tasks are about strings of
+many lengths: what those share is in `data.strings`.
 """
 
 import dataclasses
@@ -88,24 +89,36 @@ def next_tokens(sequence_S, counted_S) -> tuple[np.ndarray, np.ndarray, np.ndarr
   return sequence_S[:-1], sequence_S[1:], np.asarray(counted_S, np.float32)[1:]
 
 
-def answered(question_Q, answer_A, ask: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def answered(
+  question_Q, answer_A, ask: int, room: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """An example whose answer is read off tokens behind the question that say nothing.
 
   Args:
     question_Q: ids.
-    answer_A: ids, predicted at as many `ask` tokens: none of them is shown.
+    answer_A: ids, predicted at `ask` tokens: none of them is shown.
     ask: the id of that token.
+    room: how many there are; those behind the answer do not count. None: as many as it needs.
   """
-  questions, answers = len(question_Q), len(answer_A)
-  tokens = np.concatenate([question_Q, np.full(answers, ask)]).astype(np.int32)
-  targets = np.concatenate([np.zeros(questions), answer_A]).astype(np.int32)
-  return tokens, targets, (np.arange(questions + answers) >= questions).astype(np.float32)
+  begin, end = len(question_Q), len(question_Q) + len(answer_A)
+  tokens = np.concatenate([question_Q, np.full(room or len(answer_A), ask)]).astype(np.int32)
+  targets, counted = np.zeros(len(tokens), np.int32), np.zeros(len(tokens), np.float32)
+  targets[begin:end], counted[begin:end] = answer_A, 1.0
+  return tokens, targets, counted
 
 
-def check_lengths(longest: int, held_out_lengths: tuple[int, ...]) -> None:
-  """Refuses a task of strings of some lengths that has none to draw or to hold out."""
-  if longest < 1 or not held_out_lengths or min(held_out_lengths) < 1:
+def check_lengths(
+  longest: int, held_out_lengths: tuple[int, ...], least: int = 1, step: int = 1
+) -> None:
+  """Refuses a task of strings of lengths least, least + step, .. that has none to draw or hold out.
+
+  Raises:
+    UserError: `longest` below `least`; no held-out length, or one that no string has.
+  """
+  possible = all(n >= least and (n - least) % step == 0 for n in held_out_lengths)
+  if longest < least or not held_out_lengths or not possible:
+    steps = "" if step == 1 else f" in steps of {step}"
     raise UserError(
-      "The task needs a longest training string of 1 or more, and held_out_lengths of 1 or more; "
-      f"found {longest} and {held_out_lengths}."
+      f"The task needs a longest training string of {least} or more, and held_out_lengths of "
+      f"{least} or more{steps}; found {longest} and {held_out_lengths}."
     )

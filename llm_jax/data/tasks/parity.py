@@ -2,54 +2,21 @@
 
   0 1 1 0 1 ?     at "?" the answer is "odd"
 
-Training strings have lengths drawn evenly from 1 up, held-out ones are longer.
+By chance: 1/2.
 
-Source: Deletang et al. 2022, "Neural networks and the Chomsky hierarchy", arXiv:2207.02098: a
-regular language; trained up to length 40, tested up to 500.
+Source: Deletang et al. 2022, arXiv:2207.02098, "parity check": a regular language.
 """
-
-import dataclasses
 
 import numpy as np
 
-from llm_jax.data import task
-
-SYMBOLS = (task.BLANK, "0", "1", "?", "even", "odd")
+from llm_jax.data import strings
 
 
-@dataclasses.dataclass(frozen=True)
-class Parity:
-  """One bit of state, flipped by some tokens.
+class Parity(strings.Strings):
+  """One bit of state, flipped by some tokens."""
 
-  Attributes:
-    longest: bits of the longest training string.
-    held_out_lengths: bits of each kind of held-out string.
-  """
+  symbols = strings.symbols("0", "1", "even", "odd")
 
-  longest: int = 40
-  held_out_lengths: tuple[int, ...] = (40, 100, 200)
-
-  METRIC = "accuracy"
-
-  symbols = SYMBOLS
-
-  def __post_init__(self):
-    task.check_lengths(self.longest, self.held_out_lengths)
-
-  @property
-  def groups(self) -> tuple[str, ...]:
-    return tuple(f"length_{length}" for length in self.held_out_lengths)
-
-  @property
-  def length(self) -> int:
-    return self.longest + 1
-
-  @property
-  def held_out_length(self) -> int:
-    return max(self.held_out_lengths) + 1
-
-  def draw(self, random: np.random.RandomState, group: int | None):
-    length = 1 + random.randint(self.longest) if group is None else self.held_out_lengths[group]
+  def example(self, random: np.random.RandomState, length: int):
     bits = random.randint(2, size=length)
-    name = ("even", "odd")[bits.sum() % 2]
-    return task.answered(1 + bits, [SYMBOLS.index(name)], ask=SYMBOLS.index("?"))
+    return strings.answered(bits, [2 + bits.sum() % 2])
