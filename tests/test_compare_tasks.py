@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -124,15 +125,15 @@ def test_a_variant_that_is_none_is_named_by_its_experiment():
   assert entrants.find("rwkv4", config_of()).title == "RWKV-4"
 
 
-def launch(folder, *overrides):
+def launch(folder, *overrides, wait=True):
   one_device = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
   command = [sys.executable, str(ROOT / "launch.py"), "compare", f"--config={EXPERIMENT}:tiny"]
-  return subprocess.run(
-    [*command, f"--workdir={folder}", *(f"--config.compare.{text}" for text in overrides)],
-    env=os.environ | {"XLA_FLAGS": one_device, "JAX_PLATFORMS": "cpu"},
-    capture_output=True,
-    text=True,
-  )
+  command += [f"--workdir={folder}", *(f"--config.compare.{text}" for text in overrides)]
+  environment = os.environ | {"XLA_FLAGS": one_device, "JAX_PLATFORMS": "cpu"}
+  if wait:
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+  quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+  return subprocess.Popen(command, env=environment, **quiet)
 
 
 def runs_in(folder):
@@ -156,3 +157,21 @@ def test_a_comparison_that_grows_makes_only_what_is_new(tmp_path):
   assert [row["kind"] for row in kinds] == ["length_4", "length_8"]
   scores = [float(row["seed_1"]) for row in rows]
   assert scores[0] == pytest.approx(sum(scores[1:]) / 2)
+
+
+@pytest.mark.slow
+def test_a_comparison_killed_anywhere_ends_as_one_left_alone(tmp_path):
+  small = ("architectures=('lstm',)", "tasks=('parity',)")
+  assert launch(tmp_path / "alone", *small).returncode == 0
+  killed = tmp_path / "killed"
+  for runs in (0, 1, 3):  # of two trials and two seeds
+    process = launch(killed, *small, wait=False)
+    while len(runs_in(killed)) < runs or not (killed / "cache").exists():
+      assert process.poll() is None
+      time.sleep(0.05)
+    process.kill()
+    process.wait()
+  done = launch(killed, *small)
+  assert done.returncode == 0, done.stderr
+  alone, again = ((tmp_path / name / "results.csv").read_text() for name in ("alone", "killed"))
+  assert alone == again
