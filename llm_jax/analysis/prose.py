@@ -1,6 +1,7 @@
 """The report's sentences, written from the numbers so that none can claim more than they do."""
 
 from llm_jax.analysis.results import Architecture, Results
+from llm_jax.analysis.statistics import LEVEL
 from llm_jax.analysis.words import counted, large, listed, plain, plural, sentence
 
 NAMED = 3  # as many ties or undecided pairs are named; more are only counted
@@ -140,10 +141,11 @@ def statistics_method(results: Results) -> str:
   if compared.noise is None:
     return "There is no estimate of the noise, so no pair is told apart."
   return (
-    "Pairs are compared seed by seed with t tests on one noise estimate pooled over all "
-    f"architectures (standard deviation {compared.noise:.4f}, {compared.freedom} degrees of "
-    "freedom, assumed equal for all), corrected for the "
-    f"{plural(len(compared.pairs), 'pair')} after Holm, at 5 % for the whole report."
+    "Each pair is put to two t tests, of its differences within seeds and of its means over them, "
+    f"on noise pooled over all architectures (standard deviation {compared.noise:.4f}, "
+    f"{plural(compared.freedom, 'degree')} of freedom) or on its own where that is larger. What "
+    f"chance alone would claim of the {plural(len(compared.pairs), 'pair')} is simulated, and any "
+    f"false claim in the whole report is held to {plain(100 * LEVEL)} %."
   )
 
 
