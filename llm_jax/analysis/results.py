@@ -18,6 +18,7 @@ from llm_jax.training import metrics
 from llm_jax.training.workdir import write_text
 
 AXES = ("step", "tokens", "flops", "seconds")
+FRACTIONS = ("accuracy", "exact")  # metrics between 0 and 1
 SPEEDS = (
   "prefill_tokens_per_second",
   "decode_tokens_per_second",
@@ -147,7 +148,13 @@ def gather(folder: str | Path) -> Results:
   found = [_architecture(folder, entry, seeds, comparison) for entry in entries]
   steps = steps or max((run.last_step for a in found for run in a.runs.values()), default=0)
   finished = [a for a in found if a.status == "finished"]
-  compared = statistics.compare({a.name: [a.runs[s].score for s in seeds] for a in finished})
+  tasks = comparison.get("config", {}).get("compare", {}).get("tasks") or ()
+  compared = statistics.compare(
+    {a.name: [a.runs[s].score for s in seeds] for a in finished},
+    higher_is_better=comparison.get("higher_is_better", False),
+    fractions=comparison.get("metric") in FRACTIONS,
+    family=len(tasks) + 1 if tasks else 1,  # and what is said over all of them
+  )
   order = list(compared.summaries)
   found.sort(key=lambda a: order.index(a.name) if a.name in order else len(order))
   tokens = [run.train[-1].get("tokens") for a in finished for run in a.runs.values() if run.train]
