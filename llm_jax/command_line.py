@@ -24,6 +24,7 @@ verbs:
                python launch.py compare --config=experiments/compare_quick.py --config.steps=400
   train      train one model; the same command again resumes it
                python launch.py train --config=experiments/llama.py --config.model.repeats=8
+               python launch.py train --config=experiments/synthetic.py --model=experiments/lstm.py
   evaluate   score a trained run on its validation text, on another text, or in a task
                python launch.py evaluate --workdir=runs/llama --data=other.txt
                python launch.py evaluate --workdir=runs/llama --task=questions.jsonl
@@ -101,6 +102,11 @@ def _parser():
     p.add_argument("--workdir", help="run folder; default runs/EXPERIMENT")
     p.add_argument("--quiet", action="store_true", help="no progress display")
     if name == "train":
+      p.add_argument(
+        "--model",
+        metavar="FILE[:MODE]",
+        help="experiment whose model is trained instead; default folder runs/EXPERIMENT_MODEL",
+      )
       p.add_argument("--coordinator", metavar="HOST:PORT", help="of a run on several hosts")
       p.add_argument("--num-processes", type=int, help="how many take part")
       p.add_argument("--process-id", type=int, help="which one this is, from 0")
@@ -174,7 +180,7 @@ def _compare(arguments, overrides, argv):
 
 
 def _train(arguments, overrides, argv):
-  config = config_schema.load(arguments.config, overrides)
+  config = config_schema.load(arguments.config, overrides, arguments.model)
   if "compare" in config:
     raise UserError(f"{arguments.config} is a comparison: python launch.py compare --config=...")
   jax = _start_jax()
@@ -185,7 +191,7 @@ def _train(arguments, overrides, argv):
     jax.distributed.initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
   from llm_jax.training import loop
 
-  workdir = Path(arguments.workdir or _default_workdir(arguments.config))
+  workdir = Path(arguments.workdir or _default_workdir(arguments.config, arguments.model))
   try:
     loop.train(config, workdir, progress=not arguments.quiet)
   except loop.Stopped as stopped:
@@ -197,9 +203,11 @@ def _train(arguments, overrides, argv):
   return 0
 
 
-def _default_workdir(config_path):
-  name, _, mode = str(config_path).partition(":")
-  return Path("runs") / (Path(name).stem + (f"_{mode}" if mode else ""))
+def _default_workdir(*config_paths):
+  """Of the experiment, and of the one whose model it trains if there is such."""
+  parts = [str(path).partition(":") for path in config_paths if path]
+  named = [name for path, _, mode in parts for name in (Path(path).stem, mode) if name]
+  return Path("runs") / "_".join(named)
 
 
 def _evaluate(arguments, overrides, argv):

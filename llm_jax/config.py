@@ -16,6 +16,8 @@ from llm_jax.errors import UserError, unknown
 
 CONFIG_VERSION = 1
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+# What of `model` belongs to the data and the objective, and stays when another takes its place.
+_OF_THE_JOB = ("heads", "num_classes", "pooling", "vocab_size")
 
 
 def base() -> ConfigDict:
@@ -131,20 +133,23 @@ def with_mode(config: ConfigDict, mode: str, sizes: Collection[str] = ()) -> Con
   return config
 
 
-def load(argument: str, overrides: list[str]) -> ConfigDict:
+def load(argument: str, overrides: list[str], model: str | None = None) -> ConfigDict:
   """The config of a file with overrides.
 
   Args:
     argument: "path.py" or "path.py:mode".
     overrides: "--config.a.b=value" each; the value takes the type of what stands there.
+    model: another file, of which `model` is taken, all but what belongs to the job: the heads and
+      the sizes of vocabulary and classes.
 
   Raises:
-    UserError: no such file, an unknown key (the nearest is named), or a value of another type.
+    UserError: no such file, one without a model, an unknown key (the nearest is named), or a value
+      of another type.
   """
-  path, _, mode = argument.partition(":")
-  if not Path(path).is_file():
-    raise unknown("config file", path, [str(p) for p in Path(path).parent.glob("*.py")])
-  config = _execute(Path(path)).get_config(mode)
+  config = _made(argument)
+  if model is not None:
+    own, other = _model(config, argument), _model(_made(model), model)
+    config.model = ConfigDict({**other.to_dict(), **{name: own[name] for name in _OF_THE_JOB}})
   for override in overrides:
     _check_key(config, override.split("=", 1)[0].removeprefix("--config."))
   values = flags.FlagValues()
@@ -157,6 +162,23 @@ def load(argument: str, overrides: list[str]) -> ConfigDict:
   finally:
     sys.argv = argv
   return values.config
+
+
+def _made(argument: str) -> ConfigDict:
+  """What a file's get_config makes of the mode behind its path."""
+  path, _, mode = argument.partition(":")
+  if not Path(path).is_file():
+    raise unknown("config file", path, [str(p) for p in Path(path).parent.glob("*.py")])
+  return _execute(Path(path)).get_config(mode)
+
+
+def _model(config: ConfigDict, argument: str) -> ConfigDict:
+  if not config.get("model"):
+    raise UserError(
+      f"{argument} has no model of its own; --model puts one experiment's model in the place of "
+      "another's. Expected experiments that train one model, not comparisons."
+    )
+  return config.model
 
 
 def _execute(path):
