@@ -335,3 +335,16 @@ def test_token_types_are_added_and_refused_where_there_is_no_table():
   _, params, apply = made(**DEFAULT)
   with pytest.raises(UserError, match="token_types"):
     apply({"params": params}, TOKENS, token_types=jnp.zeros_like(TOKENS))
+
+
+def test_a_row_is_reconstructed_from_its_last_token_and_the_places_alone():
+  _, params, apply = made(heads=("reconstruction",), pattern=("mlp",))  # tokens do not mix
+  run = lambda tokens, **k: apply({"params": params}, tokens, **k).logits
+  logits = run(TOKENS)
+  assert logits.shape == (B, T, V) and logits.dtype == jnp.float32
+  np.testing.assert_array_equal(run(TOKENS.at[:, :-1].add(1)), logits)
+  for other in (run(TOKENS.at[:, -1].add(1)), logits[:, ::-1]):
+    assert float(jnp.abs(other - logits).max(axis=(0, 2)).min()) > 1e-3
+  ends = ((0, 0), (3, 2))
+  padded, segments = np.pad(TOKENS, ends), np.pad(np.ones_like(TOKENS), ends)
+  np.testing.assert_allclose(run(padded, segments=segments)[:, 3:-2], logits, atol=1e-5)

@@ -6,10 +6,12 @@ Legend: B batch, T position, D model, V vocabulary, C classes.
 import flax.linen as nn
 import jax.numpy as jnp
 
+from llm_jax.contract import document_positions
 from llm_jax.models.spec import Spec
 from llm_jax.modules import Norm, Projection
 from llm_jax.ops.activations import activation
 from llm_jax.ops.linear import linear
+from llm_jax.ops.positions import sinusoids
 
 
 class Heads(nn.Module):
@@ -20,10 +22,12 @@ class Heads(nn.Module):
   logits of that, (B, 2). "classification": float32 logits of the classes, (B, C), of what
   `spec.pooling` reads. "token_classification": the same of each token, (B, T, C). "span": float32
   logits of each token to begin and to end an answer, (B, T, 2), -inf at padding. "embedding": what
-  `spec.pooling` reads, of length one, float32 (B, D).
+  `spec.pooling` reads, of length one, float32 (B, D). "reconstruction": float32 logits of every
+  token of the vocabulary, (B, T, V), of the row's last token and each place in the row.
 
   Sources: Devlin et al. 2018, arXiv:1810.04805, sections 3.1 and 4, and its code; of the embedding
-  Reimers & Gurevych 2019, arXiv:1908.10084, section 3.
+  Reimers & Gurevych 2019, arXiv:1908.10084, section 3; of the reconstruction Poli et al. 2024,
+  arXiv:2403.17844, the autoencoder of its code.
   """
 
   spec: Spec
@@ -64,6 +68,8 @@ class Heads(nn.Module):
       read_BD = read_BD.astype(jnp.float32)
       length_B1 = jnp.sqrt(jnp.sum(read_BD**2, axis=-1, keepdims=True))
       made["embedding"] = read_BD / jnp.maximum(length_B1, 1e-6)
+    if "reconstruction" in asked:
+      made["reconstruction"] = Reconstruction(spec, name="reconstruction")(x_BTD, segments_BT)
     main = spec.heads[0] if spec.heads else "pooler"
     return (None if main in ("pooler", "embedding") else made[main]), made
 
@@ -84,6 +90,29 @@ def pool(x_BTD, segments_BT, what: str):
 
 def _logits(classes: int, name: str) -> Projection:
   return Projection((classes,), ("embed", None), dtype="float32", name=name)
+
+
+class Reconstruction(nn.Module):
+  """What stands at each place of a row, by what the stream of its last real token holds.
+
+  That and the sines and cosines of the place go through two layers as wide as the stream, each a
+  norm, a projection and a GELU, and then a norm and a projection to float32 logits.
+  """
+
+  spec: Spec
+
+  @nn.compact
+  def __call__(self, x_BTD, segments_BT):
+    """(B, T, V); places count a row's real tokens, which are one document."""
+    spec, (gelu, _) = self.spec, activation("gelu")
+    norm = lambda name: Norm(spec.norm, spec.norm_epsilon, name=name)
+    places_BTD = sinusoids(document_positions(segments_BT), spec.d_model, halves=True)
+    y_BTD = pool(x_BTD, segments_BT, "last")[:, None] + places_BTD.astype(x_BTD.dtype)
+    for i in range(2):
+      project = Projection((spec.d_model,), ("embed", None), name=f"layer_{i}")
+      y_BTD = gelu(project(norm(f"norm_{i}")(y_BTD)))
+    project = Projection((spec.vocab_size,), ("embed", "vocab"), dtype="float32", name="out")
+    return project(norm("norm_2")(y_BTD))
 
 
 class VocabularyHead(nn.Module):

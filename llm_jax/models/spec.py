@@ -31,6 +31,7 @@ HEADS = (
   "token_classification",
   "span",
   "embedding",
+  "reconstruction",
   "context",
 )
 _OF_CLASSES = {"classification", "token_classification"}
@@ -64,8 +65,8 @@ class Spec:
     embedding_scale: multiply embeddings by sqrt(d_model).
     embedding_scale_dtype: type that this factor is rounded to, float32 or bfloat16.
     heads: language_model, masked_lm, next_sentence, pooler, classification, token_classification,
-      span, embedding (see `models/heads`), the first of which makes `Output.logits`; context, the
-      only one of word_vectors.
+      span, embedding, reconstruction (see `models/heads`), the first of which makes
+      `Output.logits`; context, the only one of word_vectors.
     num_classes: of classification and token_classification; 0 in an experiment's config: as many
       as the training data has labels.
     pooling: what of a row classification and embedding read: its first real token, its last, the
