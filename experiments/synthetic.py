@@ -16,6 +16,8 @@ from llm_jax.objective import options
 SHORT = {"held_out_lengths": (40, 80, 160)}  # trained up to 40, the default
 # Where there are as many answers as tokens in the string.
 HALF = {"longest": 20, "held_out_lengths": (20, 40, 80)}
+# The examples of MAD's tasks; the paper goes through the training ones 200 times.
+MAD = {"objective_options": {"training_set": 12_800, "held_out": 1280}}
 
 # For each task its options, and what else differs from the shared settings below.
 TASKS = {
@@ -44,6 +46,13 @@ TASKS = {
   ),
   "copying": (HALF, {"steps": 2000}),
   "induction": ({"longest": 64, "held_out_lengths": (64, 128, 256)}, {"steps": 2000}),
+  "in_context_recall": ({}, MAD),
+  "noisy_recall": ({}, MAD),
+  "fuzzy_recall": ({}, MAD),
+  "selective_copying": ({"seq_len": 128}, MAD),
+  "compression": ({}, MAD),
+  "memorization": ({}, {"objective_options": {"training_set": 256, "held_out": 1280}}),
+  "knowledge": ({"people": 500, "names": (40, 40, 40), "templates": 5}, {"steps": 2000}),
 }
 
 
@@ -60,12 +69,14 @@ def get_config(mode=""):
   config.optimizer.learning_rate, config.optimizer.weight_decay = 3e-3, 0.01
   config.eval.every, config.checkpoint.every = 200, 500
   config.update(settings)
+  made = task.make(chosen)
   config.model = model_config(
+    heads=(getattr(made, "HEAD", "language_model"),),
     d_model=64,
     repeats=2,
     norm="rmsnorm",
     layers={"attention": {"positions": "rope"}, "mlp": {"activation": "swiglu"}},
   )
   config = with_mode(config, mode, TASKS)
-  config.seq_len = task.make(chosen).length
+  config.seq_len = made.length
   return config

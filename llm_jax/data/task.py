@@ -19,6 +19,11 @@ and, where the answer is not read off each token in turn:
 
   HEAD         the head that answers; "language_model" if there is none
 
+and, where it can tell what a model knows:
+
+  most_bits    (property) bits of all there is to know
+  bits(nats)   bits that a model knows, of its mean nats a counted token in each group
+
 What an example is depends on the options and on what was drawn from `random` alone. Sizes that
 make no sense are refused with a UserError when the task is made. Most tasks are about strings of
 many lengths: what those share is in `data.strings`.
@@ -76,6 +81,19 @@ def at_least(task, **least: int) -> None:
     found = getattr(task, name)
     if found < lowest:
       raise UserError(f"The task's {name} must be at least {lowest}, found {found}.")
+
+
+def distinct(random: np.random.RandomState, size: int, count: int) -> np.ndarray:
+  """(count,) different numbers below `size`, in an order that is drawn too.
+
+  `random.choice` without replacement shuffles all of them: 56 us for 4 of 4,095, and 8 here.
+  """
+  if 2 * count > size:
+    return random.permutation(size)[:count]
+  found = {}  # in the order of their first appearance
+  while len(found) < count:
+    found.update(dict.fromkeys(random.randint(size, size=count - len(found)).tolist()))
+  return np.fromiter(found, np.int64)
 
 
 def next_tokens(sequence_S, counted_S) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
