@@ -17,6 +17,7 @@ MODULES = {
   "prefix_answer": "translation",
   "question_answering": "answers",
   "sequence_to_sequence": "translation",
+  "synthetic": "synthetic",
   "token_classification": "labelled",
 }
 
@@ -52,7 +53,12 @@ def evaluate(
       the objective refuses.
   """
   run = runs.read(folder, step)
-  name, fields = run.config.objective, objectives.make(run.config).FIELDS
+  name, asked = run.config.objective, objectives.make(run.config)
+  if data is not None and hasattr(asked, "parts"):
+    raise UserError(
+      f"The objective {name!r} makes its own examples and reads no others: leave out "
+      f"--data={data}, and the run's held-out examples are scored."
+    )
   decoding = {option: value for option, value in decoding.items() if value is not None}
   if decoding and MODULES[name] != "translation":
     raise UserError(f"The objective {name!r} generates no text: {', '.join(decoding)} has no use.")
@@ -67,7 +73,9 @@ def evaluate(
     if data is None:
       raise
     text, missing = None, str(error)
-  parts = [part for part, _ in text.validation] if data is None else [records.load(data, fields)]
+  parts = (
+    [part for part, _ in text.validation] if data is None else [records.load(data, asked.FIELDS)]
+  )
   found = [record for part in parts for record in part.records][:limit]
   training = [] if text is None else [r for part, _ in text.train for r in part.records]
   module = importlib.import_module(f"llm_jax.evaluation.{MODULES[name]}")

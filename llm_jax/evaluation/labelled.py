@@ -4,7 +4,7 @@ Legend: N records, B batch, T position, W words, C classes.
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -123,16 +123,22 @@ def read_off(run, records: list[dict], head: str) -> tuple[dict, np.ndarray]:
     return asked.outputs(run.model, params, batch, {}, train=False)[0].heads[head]
 
   params, found = jax.device_put(run.params), []
+  for batch, count in batches(rows, size):
+    made = np.asarray(outputs(params, batch))  # a row may hold several texts
+    found.append(made[: count * (len(made) // size)])
+  return rows, np.concatenate(found)
+
+
+def batches(rows: dict, size: int) -> Iterator[tuple[dict, int]]:
+  """(batch, how many of its rows are real): the last is filled with zeros, so that one program
+  serves all."""
   for start in range(0, len(rows["document_ids"]), size):
     batch = {name: array[start : start + size] for name, array in rows.items()}
     count = len(batch["document_ids"])
-    # To the full size, so that one program serves all.
-    whole = {
-      name: np.pad(x, [(0, size - count), *[(0, 0)] * (x.ndim - 1)]) for name, x in batch.items()
-    }
-    made = np.asarray(outputs(params, whole))  # a row may hold several texts
-    found.append(made[: count * (len(made) // size)])
-  return rows, np.concatenate(found)
+    yield (
+      {name: np.pad(x, [(0, size - count), *[(0, 0)] * (x.ndim - 1)]) for name, x in batch.items()},
+      count,
+    )
 
 
 _SCORES = {

@@ -92,7 +92,8 @@ class Synthetic:
     """The training and the held-out examples, by what each is drawn from; `examples` draws them."""
     training = [{"kind": None, "number": i} for i in range(self.training_set or _PLACES)]
     kinds = range(len(self.made.groups))
-    held_out = [{"kind": kind, "number": i} for kind in kinds for i in range(self.held_out)]
+    # In turn, so that the first few are of all kinds.
+    held_out = [{"kind": kind, "number": i} for i in range(self.held_out) for kind in kinds]
     definition = repr((self.made, self.training_set, self.held_out, self.held_out_seed))
     name, sha256 = self.task["name"], hashlib.sha256(definition.encode()).hexdigest()
     return (
