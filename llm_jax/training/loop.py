@@ -69,7 +69,7 @@ def train(
   if (folder / _RESULT).exists():
     return workdir.read_json(folder / _RESULT)
   with _Signals() as signals, _owned(folder, config, progress) as console:
-    run = Run(config, folder, programs or Programs())
+    run = Run(config, folder, programs)
     run.write()
     with Checkpoints(folder, config.checkpoint, run.stopping.metric) as saved:
       step, state, totals = run.begin(saved)
@@ -121,7 +121,8 @@ class Run:
     flops_per_token: of training, for each position.
   """
 
-  def __init__(self, config: ConfigDict, folder: Path, programs: Programs):
+  def __init__(self, config: ConfigDict, folder: Path, programs: Programs | None = None):
+    programs = programs or Programs()
     self.config, self._folder = config, folder
     self.objective = objective.make(config)
     self.text = inputs.load_text(config)
