@@ -5,8 +5,11 @@ model has about as many parameters as `encoder_decoder.py`.
 
 Run: python launch.py train --config=experiments/multi30k/rwkv.py \
   --config.data.path=train.en.gz,train.de.gz --config.data.validation_path=val.en.gz,val.de.gz
-Takes: 2.5 seconds of a CPU core for each of its 1,300 steps.
-Expect: a loss of 8.7 nats for a piece at first; to its end it has not been trained yet.
+Takes: 58 minutes of CPU time on one core, for 1,000 steps of 5,337,088 parameters:
+  3.2 passes over the captions.
+Expect: BLEU 28.0 and chrF 51.4 on test_2016_flickr with a beam of 4 (13a, mixed case), by
+  python launch.py evaluate --workdir=runs/rwkv --step=best --num-beams=4 \
+  --data=test_2016_flickr.en.gz,test_2016_flickr.de.gz
 """
 
 from llm_jax import objective
