@@ -78,7 +78,7 @@ def trained(tmp_path_factory):
     (["compare", QUICK, "--config.compare.contexts=()"], "compare.contexts is empty"),
     (["compare", QUICK, "--config.compare.architectures=('gpt3',)"], "experiments/gpt2.py'?"),
     (["compare", QUICK, "--config.optimizer.name=adamx"], "Unknown optimizer 'adamx'"),
-    (["compare", QUICK, "--config.optimizer.learning_rate=1"], "Unknown config key"),
+    (["compare", QUICK, "--config.optimizer.learning_rate=1"], "one of compare.learning_rates"),
     (["compare", QUICK, "--config.compare.parameters=100"], "No model.d_model gives 100"),
   ],
   ids=lambda value: value if isinstance(value, str) else " ".join(value)[-50:],
