@@ -14,6 +14,7 @@ from llm_jax.analysis import counts, entrants, planning
 from llm_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+RECALL = "associative_recall"
 EXPERIMENT = str(config_schema.EXPERIMENTS / "compare_capabilities.py")
 
 
@@ -30,8 +31,8 @@ def planned(**changes):
 
 def test_each_task_is_a_study_with_its_own_data_and_the_comparisons_settings():
   plans = planned(architectures=("lstm",))
-  assert list(plans) == ["recall", "parity"]
-  recall, parity = (plans[name]["config"] for name in ("recall", "parity"))
+  assert list(plans) == ["associative_recall", "parity"]
+  recall, parity = (plans[name]["config"] for name in plans)
   assert recall["objective_options"]["task"]["name"] == "associative_recall"
   assert parity["objective_options"]["task"]["name"] == "parity"
   assert (recall["seq_len"], parity["seq_len"]) == (16, 5)
@@ -78,8 +79,8 @@ def test_a_variant_changes_an_experiment_last():
   ],
 )
 def test_widths_are_solved_for_what_is_matched(match, target, size):
-  changes = {"match": match, match: target, "tasks": ("recall",), "tolerance": 0.15}
-  entries = planned(architectures=("gpt2", "lstm"), **changes)["recall"]["architectures"]
+  changes = {"match": match, match: target, "tasks": (RECALL,), "tolerance": 0.15}
+  entries = planned(architectures=("gpt2", "lstm"), **changes)[RECALL]["architectures"]
   for entry in entries:
     found = size(entry["config"]["model"], entry)
     assert found == pytest.approx(target, rel=0.15)
@@ -98,7 +99,12 @@ def test_learned_positions_reach_the_longest_held_out_example():
 
 def test_every_architecture_has_as_many_trials():
   plans = planned(weight_decays=(0.0, 0.1), learning_rates=(1e-3, 4e-3))
-  assert planning.grid(plans["recall"]) == [(1e-3, 0.0), (1e-3, 0.1), (4e-3, 0.0), (4e-3, 0.1)]
+  assert planning.grid(plans[RECALL]) == [
+    (1e-3, 0.0),
+    (1e-3, 0.1),
+    (4e-3, 0.0),
+    (4e-3, 0.1),
+  ]
 
 
 @pytest.mark.parametrize(
@@ -109,8 +115,11 @@ def test_every_architecture_has_as_many_trials():
     ({"learning_rates": (1e-3,)}, "default setting"),
     ({"architectures": ("mamba3",)}, "mamba"),
     ({"tasks": ("synthetic:paritty",)}, "parity"),
-    ({"variants": {"recall": {"experimnt": "llama"}}}, "experiment"),
-    ({"variants": {"recall": {"experiment": "synthetic", "changes": {"stepps": 1}}}}, "stepps"),
+    ({"variants": {RECALL: {"experimnt": "llama"}}}, "experiment"),
+    (
+      {"variants": {RECALL: {"experiment": "synthetic", "changes": {"stepps": 1}}}},
+      "stepps",
+    ),
   ],
 )
 def test_mistakes_are_refused_before_anything_runs(change, said):
