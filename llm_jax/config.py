@@ -87,7 +87,7 @@ def comparison(**chosen) -> ConfigDict:
   `optimizer` holds the default setting, which is reported beside the best one of the grid.
   """
   config = base()
-  del config.model, config.init_from, config.model_from_source  # each architecture has its own
+  del config.model, config.init_from  # each architecture has its own
   defaults = {
     "architectures": (),  # names of experiments or of variants
     "tasks": (),  # the same; (): the data and objective of this config

@@ -112,7 +112,9 @@ def sample(number):
 def test_the_header_says_how_to_run_it_and_what_to_expect(name):
   header = (config_schema.EXPERIMENTS / f"{name}.py").read_text().split('"""')[1]
   header = re.sub(r" \\\n +", " ", header)  # a command of several lines
-  config, train = config_of(name), f"train --config=experiments/{name}.py"
+  config = config_of(name)
+  verb = "train" if "model" in config else "compare"
+  train = f"{verb} --config=experiments/{name}.py"
   asked = "model" in config and objective.make(config)
   given = asked and asked.FIELDS and not hasattr(asked, "parts")
   data = given and r" --config\.data\.path=\S+"
