@@ -14,7 +14,7 @@ from llm_jax.data import task
 ARCHITECTURES = ("gpt2", "llama", "lstm", "s5", "mamba", "mamba2", "rwkv4", "rwkv7")
 SIZES = {
   "associative_recall": {"vocab_size": 64, "seq_len": 32, "pairs": 4, "noise": False},
-  "selective_copying": {"seq_len": 32},
+  "selective_copying": {"seq_len": 32, "copied": 8},
   "copying": {"longest": 16, "held_out_lengths": (16, 32, 64), "letters": 16},
   "parity": {"longest": 20, "held_out_lengths": (20, 40, 80)},
   "permutation_composition": {"group": "S3", "longest": 16, "held_out_lengths": (16, 32, 64)},
