@@ -170,18 +170,19 @@ def _start_jax():
 def _compare(arguments, overrides, argv):
   path = arguments.config or str(_DEFAULT_COMPARISON)
   config = config_schema.load(path, overrides)
-  if "compare" not in config:
+  if "compare" not in config and "scaling" not in config:
     raise UserError(f"{path} is no comparison; train it: python launch.py train --config={path}")
   _start_jax()
-  from llm_jax.analysis import compare
+  from llm_jax.analysis import compare, scaling_study
 
+  run = scaling_study.run if "scaling" in config else compare.run
   folder = Path(arguments.workdir or _default_workdir(path))
-  return compare.run(config, folder, command=argv, progress=not arguments.quiet)
+  return run(config, folder, command=argv, progress=not arguments.quiet)
 
 
 def _train(arguments, overrides, argv):
   config = config_schema.load(arguments.config, overrides, arguments.model)
-  if "compare" in config:
+  if "compare" in config or "scaling" in config:
     raise UserError(f"{arguments.config} is a comparison: python launch.py compare --config=...")
   jax = _start_jax()
   given = (arguments.coordinator, arguments.num_processes, arguments.process_id)

@@ -126,7 +126,9 @@ def test_the_header_says_how_to_run_it_and_what_to_expect(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_has_the_shared_names(name):
   config = config_of(name, "")
-  own = {"model", "init_from"} if "compare" in config else set()  # of each model it compares
+  # Those of each model that is compared.
+  own = {"compare": {"model", "init_from"}, "scaling": {"model", "init_from", "steps"}}
+  own = set().union(*(names for section, names in own.items() if section in config))
   assert set(config_schema.base()) <= set(config) | own
 
 

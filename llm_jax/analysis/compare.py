@@ -7,6 +7,7 @@ an architecture, a task or a seed was added makes only what is new.
 """
 
 import dataclasses
+import functools
 import shlex
 import sys
 from pathlib import Path
@@ -101,9 +102,15 @@ def _begin(folder: Path, name: str, plan: dict) -> Study:
 def _job(study: Study, name: str, what: str) -> workers.Job:
   log = study.folder / "logs" / f"{name}.log"
   command = (CONTESTANT, str(study.folder.absolute()), name, what)
-  measuring = lambda: (1.0, "measuring")
-  progress = planning.Progress(study.folder, name, study.plan) if what == "train" else measuring
+  progress = functools.partial(_done, study, name) if what == "train" else lambda: (1.0, what)
   return workers.Job(_label(study, name), command, log, progress)
+
+
+def _done(study: Study, name: str) -> tuple[float, str]:
+  compare, trials = study.plan["config"]["compare"], planning.grid(study.plan)
+  steps = len(trials) * compare["tuning_steps"] if len(trials) > 1 else 0
+  steps += compare["seeds"] * study.plan["config"]["steps"]
+  return workers.progress([study.folder / part / name for part in ("tuning", "runs")], steps)
 
 
 def _label(study: Study, name: str) -> str:

@@ -7,59 +7,31 @@ sample; "measure" times training, prefill and decoding. What a former process fi
 repeated: runs lie in the plan's cache, and the study's folder links to them.
 """
 
-import ctypes
+import functools
 import hashlib
 import json
 import math
 import os
-import signal
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from llm_jax import objective
-from llm_jax.analysis import planning, speed
+from llm_jax.analysis import planning, speed, worker
 from llm_jax.analysis.training_speed import measure_training
 from llm_jax.errors import UserError
-from llm_jax.host import keep_memory
 from llm_jax.inference.prompt import continuation
-from llm_jax.training import loop, metrics, workdir
-from llm_jax.training.programs import Programs
+from llm_jax.training import loop, workdir
 
-_PATIENCE = 3600  # seconds
-_PARENT_DEATH_SIGNAL = 1  # prctl's option, Linux
-_PROGRAMS = Programs()  # of this process: its runs differ in numbers
 _TUNING = 1  # seed of the held-out examples that settings are chosen by; scores have their own
 
 
-def main(folder: Path, name: str, job: str, parent: int, processors: str) -> int:
-  """Does the job; returns the exit code."""
-  keep_memory()
-  if processors and hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, map(int, processors.split(",")))  # before JAX counts its threads
-  signal.signal(signal.SIGTERM, _stop)
-  if sys.platform == "linux":  # a killed comparison leaves nobody training on
-    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != parent:
-      return 75
+def main(folder: Path, name: str, job: str) -> None:
+  """Does the job."""
   plan = workdir.read_json(folder / "plan.json")
   [architecture] = [a for a in plan["architectures"] if a["name"] == name]
-  try:
-    {"train": _train, "measure": _measure}[job](folder, plan, architecture)
-  except loop.Stopped:
-    return 75
-  except (UserError, loop.Failed) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
-  return 0
-
-
-def _stop(*_):
-  """Between two runs there is nothing to save; within one, the loop handles the signal itself."""
-  raise loop.Stopped("Stopped between two runs.")
+  {"train": _train, "measure": _measure}[job](folder, plan, architecture)
 
 
 def _train(folder, plan, architecture):
@@ -93,17 +65,11 @@ def _paced(folder, plan, architecture):
 
 
 def _run(config, plan, link):
-  """Trains, in the cache under the hash of all that determines the run; `link` points to it. Waits
-  for whoever is at the same run: the worker of a killed comparison, or one of an equal config."""
+  """Trains, in the cache under the hash of all that determines the run; `link` points to it."""
   told = json.dumps([config.to_dict(), plan["text"], plan["tokenizer"]["sha256"]], sort_keys=True)
   folder = Path(plan["cache"]) / hashlib.sha256(told.encode()).hexdigest()[:16]
   _link(link, os.path.relpath(folder, link.parent))
-  for _ in range(_PATIENCE):
-    try:
-      return loop.train(config, folder, progress=False, programs=_PROGRAMS)
-    except workdir.InUseError:
-      time.sleep(1)
-  return loop.train(config, folder, progress=False, programs=_PROGRAMS)
+  return worker.train(config, folder)
 
 
 def _link(link, target):
@@ -146,9 +112,7 @@ def _tune(folder, plan, architecture) -> dict:
 def _trial(config, plan, run, steps) -> float | None:
   """The score of a setting on data that the final score never sees; None if training failed.
 
-  Of a task: the metric on held-out examples of another seed. Of a text: the training loss over the
-  last quarter of the steps, in bits per byte: text that no step had seen, as long as the budget is
-  under one epoch.
+  Of a task: the metric on held-out examples of another seed. Of a text: the loss of new text.
   """
   of_text = "corpus" in plan
   config.steps, config.checkpoint.every, config.eval.every = steps, 0, 0
@@ -160,13 +124,10 @@ def _trial(config, plan, run, steps) -> float | None:
     result = _run(config, plan, run)
   except loop.Failed:
     return None
-  if not of_text:
-    score = result[plan["metric"]]
-    return score if math.isfinite(score) else None
-  rows = [r for r in metrics.read(run / "metrics.jsonl") if r["split"] == "train"]
-  losses = [r["loss"] for r in rows if r["step"] > 0.75 * config.steps]
-  # A step whose loss is no number has None: a rate that only nearly diverges is no candidate.
-  return None if None in losses else float(np.mean(losses)) * plan["tokens_per_byte"] / math.log(2)
+  if of_text:
+    return worker.loss_of_new_text(run, steps, plan["tokens_per_byte"])
+  score = result[plan["metric"]]
+  return score if math.isfinite(score) else None
 
 
 def _config(architecture, seed, learning_rate, weight_decay):
@@ -207,4 +168,5 @@ def _streams(config) -> bool:
 
 if __name__ == "__main__":
   given_folder, given_name, given_job, given_parent, given_processors = sys.argv[1:]
-  sys.exit(main(Path(given_folder), given_name, given_job, int(given_parent), given_processors))
+  todo = functools.partial(main, Path(given_folder), given_name, given_job)
+  sys.exit(worker.main(todo, int(given_parent), given_processors))

@@ -34,13 +34,13 @@ class Entrant:
   changes: dict
 
 
-def find(name: str, comparison: ConfigDict) -> Entrant:
-  """The entrant of a name in a comparison config.
+def find(name: str, variants: ConfigDict) -> Entrant:
+  """The entrant of a name in a comparison, whose variants are given.
 
   Raises:
     UserError: no such experiment, or a variant with unknown fields.
   """
-  variant = comparison.compare.variants.get(name, ConfigDict({"experiment": name})).to_dict()
+  variant = variants.get(name, ConfigDict({"experiment": name})).to_dict()
   for field in variant:
     if field not in _FIELDS:
       raise unknown(f"field of compare.variants.{name}", field, _FIELDS)

@@ -1,4 +1,4 @@
-"""Kinds of panels: curves with bands, log-log lines, scatter and learning-rate response.
+"""Kinds of panels: curves with bands, fits, log-log lines, scatter and learning-rate response.
 
 Every line is labelled at its end, in the page's ink beside its own marker: a colour alone would
 be too weak to read on white and says nothing to those who do not see it.
@@ -27,6 +27,9 @@ class Line:
     x, y: the points.
     low, high: the band behind the line, or None.
     theory: (x, y) of the analytic line beside measured dots; empty if there is none.
+    measured: (x, y) of the dots that a fitted line goes through.
+    marks: (x, y, low, high) on the line that get a ring, and a bar over the interval of x; None:
+      that end is open.
   """
 
   style: Style
@@ -36,6 +39,8 @@ class Line:
   low: Sequence[float] | None = None
   high: Sequence[float] | None = None
   theory: Sequence[tuple[float, float]] = ()
+  measured: Sequence[tuple[float, float]] = ()
+  marks: Sequence[tuple[float, float, float | None, float | None]] = ()
 
 
 def curves(
@@ -58,6 +63,48 @@ def curves(
     _label_ends(axes, lines)
     ends = ", ".join(f"{line.label} {line.y[-1]:.2f} at {plain(line.x[-1])}" for line in lines)
     return svg.render(axes, name, f"{title}, by {x_label}. Ends: {ends}.")
+
+
+def fits(
+  name: str,
+  title: str,
+  x_label: str,
+  lines: list[Line],
+  limits: tuple[float, float],
+  beyond: float | None = None,
+) -> str:
+  """Fitted lines with bands through measured dots, over a logarithmic x axis.
+
+  Args:
+    limits: of the y axis.
+    beyond: the x from which on nothing was measured; what lies there is shaded.
+  """
+  with svg.panel(WIDTH, HEIGHT, **MARGINS | _room(lines)) as axes:
+    axes.set_title(title)
+    axes.set_xlabel(x_label)
+    axes.set_xscale("log")
+    axes.set_ylim(*limits)
+    for line in lines:
+      colour = {"color": line.style.colour}
+      if line.low is not None:
+        axes.fill_between(line.x, line.low, line.high, alpha=0.18, linewidth=0, **colour)
+      axes.plot(line.x, line.y, **line.style.line)
+      dots = {"marker": line.style.marker, "markersize": 4, "linestyle": "none"}
+      axes.plot(*zip(*line.measured, strict=True) if line.measured else ((), ()), **dots, **colour)
+    xs = [x for line in lines for x in (*line.x, *(x for x, _ in line.measured))]
+    ends = min(xs) / 1.04, max(xs) * 1.04
+    axes.set_xlim(*ends)
+    for x, y, *known in (mark for line in lines for mark in line.marks):
+      ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.1}
+      axes.plot([x], [y], "o", markersize=10, **ring)
+      bar = [end if value is None else value for value, end in zip(known, ends, strict=True)]
+      axes.plot(bar, [y, y], color=INK, linewidth=1.1)
+    if beyond is not None:
+      axes.axvspan(beyond, ends[1], color=INK, alpha=0.07, linewidth=0)
+    _log_axis(axes.xaxis, plain, 5)
+    _label_ends(axes, lines)
+    said = ", ".join(f"{line.label} {line.y[-1]:.2f} at {plain(line.x[-1])}" for line in lines)
+    return svg.render(axes, name, f"{title}, by {x_label}. Ends: {said}.")
 
 
 def logarithmic(

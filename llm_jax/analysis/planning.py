@@ -1,8 +1,6 @@
 """What a comparison decides before it trains: data, widths, grids; a mistake shows here."""
 
-import dataclasses
 import itertools
-import json
 import sys
 from pathlib import Path
 
@@ -71,7 +69,7 @@ def plans(config: ConfigDict, command: str) -> dict[str, dict]:
     return {"": _plan(config, command)}
   made = {}
   for name in config.compare.tasks:
-    task = entrants.find(name, config)
+    task = entrants.find(name, config.compare.variants)
     own, merged = task.config, ConfigDict(config.to_dict())
     for key in own:
       if key not in (*_OF_COMPARISON, "model", "optimizer", "init_from"):
@@ -85,11 +83,23 @@ def plans(config: ConfigDict, command: str) -> dict[str, dict]:
 
 def _plan(config: ConfigDict, command: str) -> dict:
   """Everything that is decided before training a study."""
+  plan, compare = of_data(config, command), config.compare
+  vocab_size = plan["tokenizer"]["vocab_size"]
+  return plan | {
+    "target_parameters": _target_parameters(compare),
+    "tolerance": compare.tolerance,
+    "architectures": [
+      architecture(name, config, compare, vocab_size) for name in compare.architectures
+    ],
+  }
+
+
+def of_data(config: ConfigDict, command: str) -> dict:
+  """What a plan says of the command, the machine, the data and its vocabulary."""
   print("Reading the data, solving for widths ...", file=sys.stderr)
   text, asked = inputs.load_text(config), objective.make(config)
   own = hasattr(asked, "symbols")
   tokenizer = inputs.load_tokenizer(config, Path(), text)
-  described = {} if own else _text(text, tokenizer, config)
   metric = asked.made.METRIC if own else "bits_per_byte"
   return {
     "version": 2,
@@ -105,12 +115,7 @@ def _plan(config: ConfigDict, command: str) -> dict:
       "vocab_size": tokenizer.vocab_size,
       "sha256": tokenizer.sha256,
     },
-    **described,
-    "target_parameters": _target_parameters(config.compare),
-    "tolerance": config.compare.tolerance,
-    "architectures": [
-      _architecture(name, config, tokenizer.vocab_size) for name in config.compare.architectures
-    ],
+    **({} if own else _text(text, tokenizer)),
   }
 
 
@@ -118,7 +123,7 @@ def _target_parameters(compare) -> int | None:
   return compare.parameters if compare.match in ("parameters", "seconds") else None
 
 
-def _text(text, tokenizer, config) -> dict:
+def _text(text, tokenizer) -> dict:
   """What is said of a corpus: its size, and what byte models make of it."""
   train, validation = ([c for c, _ in part] for part in (text.train, text.validation))
   documents = [[d for c in part for d in c.documents] for part in (train, validation)]
@@ -137,15 +142,23 @@ def _text(text, tokenizer, config) -> dict:
   }
 
 
-def _architecture(name: str, study: ConfigDict, vocab_size: int) -> dict:
-  """The run config of one architecture, its width solved for, and its counts."""
-  entrant = entrants.find(name, study)
+def architecture(name: str, study: ConfigDict, options: ConfigDict, vocab_size: int) -> dict:
+  """The run config of one architecture, its width solved for, and its counts.
+
+  Args:
+    name: of an experiment or a variant.
+    study: whose shared names every run takes.
+    options: `variants`, `model` (what every model takes), `match`, `tolerance` and the target.
+    vocab_size: of the data.
+  """
+  entrant = entrants.find(name, options.variants)
   config, asked = entrant.config, objective.make(study)
   for key in _SHARED:
-    config[key] = study[key]
+    if key in study:
+      config[key] = study[key]
   # Each model gets a learning rate and a weight decay of its own from the grid.
   config.optimizer.update(study.optimizer)
-  config.model.update({"vocab_size": vocab_size, **study.compare.model.to_dict()})
+  config.model.update({"vocab_size": vocab_size, **options.model.to_dict()})
   if asked.HEAD not in config.model.heads:
     config.model.heads = (asked.HEAD,)
   if config.model.positions == "learned":
@@ -153,7 +166,7 @@ def _architecture(name: str, study: ConfigDict, vocab_size: int) -> dict:
     config.model.max_length = max(config.model.max_length, longest)
   entrants.change(config, entrant.changes, name)
   targets = asked.target_length(config.seq_len)
-  config.model = _matched(config.model, study.compare, config.seq_len, targets)
+  config.model = _matched(config.model, options, config.seq_len, targets)
   model = build.build(config.model, config.dtype)
   strategies.make(config, model, asked)  # refuses what cannot run
   objective.check_suits(asked, config.objective, model.spec)
@@ -169,7 +182,7 @@ def _architecture(name: str, study: ConfigDict, vocab_size: int) -> dict:
   }
 
 
-def _matched(model: ConfigDict, compare: ConfigDict, seq_len: int, targets: int) -> ConfigDict:
+def _matched(model: ConfigDict, options: ConfigDict, seq_len: int, targets: int) -> ConfigDict:
   """The model with the width that the comparison asks for."""
   count = {
     "parameters": counts.parameters,
@@ -177,12 +190,12 @@ def _matched(model: ConfigDict, compare: ConfigDict, seq_len: int, targets: int)
     "state_bytes": lambda m: counts.state_bytes(m, seq_len),
     "seconds": counts.parameters,
   }
-  if not compare.match or (compare.match == "seconds" and not compare.parameters):
+  if not options.match or (options.match == "seconds" and not options.parameters):
     return model
-  target = compare["parameters" if compare.match == "seconds" else compare.match]
+  target = options["parameters" if options.match == "seconds" else options.match]
   unit = {"flops_per_token": "training FLOPs a token", "state_bytes": "bytes of state"}
   return matching.match_width(
-    model, target, compare.tolerance, count[compare.match], unit.get(compare.match, "parameters")
+    model, target, options.tolerance, count[options.match], unit.get(options.match, "parameters")
   )
 
 
@@ -197,43 +210,3 @@ def grid(plan: dict) -> list[tuple[float, float]]:
   compare, optimizer = plan["config"]["compare"], plan["config"]["optimizer"]
   decays = compare["weight_decays"] or [optimizer["weight_decay"]]
   return list(itertools.product(compare["learning_rates"], decays))
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-  """How far an architecture of a study is: called, it gives (share done, what it does now)."""
-
-  folder: Path
-  name: str
-  plan: dict
-
-  def __call__(self) -> tuple[float, str]:
-    compare = self.plan["config"]["compare"]
-    trials = grid(self.plan)
-    total = len(trials) * compare["tuning_steps"] if len(trials) > 1 else 0
-    total += compare["seeds"] * self.plan["config"]["steps"]
-    files = [
-      file
-      for part in ("tuning", "runs")
-      for file in sorted((self.folder / part / self.name).glob("*/metrics.jsonl"))
-    ]
-    rows = [_last_row(file) for file in files]
-    newest = max(zip(files, rows, strict=True), key=lambda f: f[0].stat().st_mtime, default=None)
-    if newest is None:
-      return 0.0, "starting"
-    file, row = newest
-    what = f"trial {file.parent.name}" if file.parts[-4] == "tuning" else file.parent.name
-    done = sum(row.get("step", 0) for row in rows) / total
-    return done, f"{what}: loss {row.get('loss') or 0:.3f}"
-
-
-def _last_row(file: Path) -> dict:
-  """The last whole line of a metrics.jsonl; {} if there is none yet."""
-  with open(file, "rb") as stream:
-    stream.seek(max(0, file.stat().st_size - 2000))
-    for line in reversed(stream.read().splitlines()):
-      try:
-        return json.loads(line)
-      except ValueError:
-        continue
-  return {}

@@ -152,20 +152,21 @@ def statistics_method(results: Results) -> str:
 def method(results: Results) -> list[tuple[str, str]]:
   """How it was measured: (what, sentences) from the config and what was recorded."""
   rows = [
-    ("Text", _text(results.comparison.get("corpus") or {})),
-    ("Tokens", _tokens(results.comparison.get("tokenizer") or {})),
+    ("Text", corpus_text(results.comparison.get("corpus") or {})),
+    ("Tokens", tokenizer_text(results.comparison.get("tokenizer") or {})),
     ("Size", _size(results)),
     ("Training", _training(results)),
     ("Learning rate", _learning_rate(results)),
     ("Score", _score(results.comparison.get("byte_model") or {})),
     ("Seeds", _seeds(results)),
     ("Speed", _speed(results)),
-    ("Machine", _machine(results.comparison.get("environment") or {})),
+    ("Machine", machine_text(results.comparison.get("environment") or {})),
   ]
   return [(what, text) for what, text in rows if text]
 
 
-def _text(corpus: dict) -> str:
+def corpus_text(corpus: dict) -> str:
+  """Of a plan's corpus."""
   if not corpus:
     return ""
   parts = [
@@ -177,7 +178,8 @@ def _text(corpus: dict) -> str:
   return f"{sentence(str(corpus.get('name') or 'the corpus'))}: {listed(parts)}."
 
 
-def _tokens(tokenizer: dict) -> str:
+def tokenizer_text(tokenizer: dict) -> str:
+  """Of a plan's tokenizer."""
   if not tokenizer:
     return ""
   return (
@@ -269,7 +271,8 @@ def _speed(results: Results) -> str:
   )
 
 
-def _machine(environment: dict) -> str:
+def machine_text(environment: dict) -> str:
+  """Of a plan's environment."""
   parts = [str(environment[name]) for name in ("cpu",) if environment.get(name)]
   if environment.get("cpu_count"):
     parts.append(f"{environment['cpu_count']} processors")

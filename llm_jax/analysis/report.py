@@ -56,13 +56,8 @@ def render(results: Results) -> str:
     kind: getattr(figures, kind)(results, styles)
     for kind in ("curves", "grids", "speeds", "tradeoffs")
   }
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=False,
-  )
-  return environment.get_template("report.html.j2").render(
+  return page(
+    "report.html.j2",
     title=_title(results),
     symbols=[svg.key(styles[name], keys[name]) for name in names],
     finding=prose.finding(results),
@@ -77,10 +72,21 @@ def render(results: Results) -> str:
     speed_rows=_speed_rows(results),
     samples=_samples(results, keys),
     command=results.comparison.get("command") or "not recorded",
-    facts=_facts(results.comparison),
+    facts=facts(results.comparison, _built(results.comparison)),
     config=json.dumps(results.comparison.get("config"), indent=2, default=str),
     **drawn,
   )
+
+
+def page(template: str, **values) -> str:
+  """A template of this folder, filled in."""
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=False,
+  )
+  return environment.get_template(template).render(**values)
 
 
 def _title(results: Results) -> str:
@@ -192,12 +198,13 @@ def _samples(results: Results, keys: dict[str, str]) -> list[dict]:
   return samples
 
 
-def _facts(comparison: dict) -> list[tuple[str, list[tuple[str, str]]]]:
-  """Machine and versions, corpus and tokenizer, patterns: everything recorded, as written."""
-  built = {
-    entry.get("title") or entry["name"]: f"width {entry.get('d_model')}, {entry.get('pattern')}"
-    for entry in comparison["architectures"]
-  }
+def facts(comparison: dict, built: dict[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
+  """Machine and versions, corpus and tokenizer, patterns: everything recorded, as written.
+
+  Args:
+    comparison: holds what `compare.shared_plan` says.
+    built: how each architecture was built, by its title.
+  """
   found = [
     ("Machine and versions", _flat(comparison.get("environment") or {})),
     ("Corpus", _flat(comparison.get("corpus") or {})),
@@ -205,6 +212,13 @@ def _facts(comparison: dict) -> list[tuple[str, list[tuple[str, str]]]]:
     ("Architectures as built", list(built.items())),
   ]
   return [(heading, facts) for heading, facts in found if facts]
+
+
+def _built(comparison: dict) -> dict[str, str]:
+  return {
+    entry.get("title") or entry["name"]: f"width {entry.get('d_model')}, {entry.get('pattern')}"
+    for entry in comparison["architectures"]
+  }
 
 
 def _flat(tree: dict, prefix: str = "") -> list[tuple[str, str]]:

@@ -36,6 +36,14 @@ def large(value: float) -> str:
   return plain(value)
 
 
+def percent(share: float) -> str:
+  """A share of a sample: 97 %; never 0 % or 100 % of what was seen once or missed once."""
+  whole = round(100 * share)
+  if share not in (0, 1) and whole in (0, 100):
+    return "under 1 %" if whole == 0 else "over 99 %"
+  return f"{whole} %"
+
+
 def scaled(highest: float, of: str) -> tuple[float, str]:
   """(factor, axis label) under which the highest value of an axis has few digits."""
   for factor, word in (*SCALES, (1e3, "thousand")):

@@ -1,6 +1,7 @@
 """The processes of a comparison: a job each, and what the terminal shows of them."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -51,7 +52,7 @@ def processors(workers: int, jobs: int) -> list[str]:
     found = subprocess.run(probe, capture_output=True, text=True).stdout.strip()
     workers = max(1, min(len(cores), jobs)) if found == "cpu" else 1
   if workers > 1 and workers > len(cores):
-    raise UserError(f"compare.workers={workers}, but only {len(cores)} processors are free to use.")
+    raise UserError(f"workers={workers}, but only {len(cores)} processors are free to use.")
   return [",".join(map(str, cores[i::workers])) for i in range(workers)]
 
 
@@ -59,6 +60,35 @@ def last_words(log: Path) -> str:
   """The last line of a log: why its process failed."""
   lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
   return lines[-1] if lines else "no message"
+
+
+def progress(folders: Sequence[Path], steps: int) -> tuple[float, str]:
+  """How many of the steps were made in all runs inside some folders, and what the newest one does.
+
+  Args:
+    folders: of a job's runs; trials of settings lie in one inside "tuning".
+    steps: of all of the job's runs together.
+  """
+  files = sorted(file for folder in folders for file in folder.glob("*/metrics.jsonl"))
+  rows = [_last_row(file) for file in files]
+  newest = max(zip(files, rows, strict=True), key=lambda f: f[0].stat().st_mtime, default=None)
+  if newest is None:
+    return 0.0, "starting"
+  file, row = newest
+  what = f"trial {file.parent.name}" if file.parts[-4] == "tuning" else file.parent.name
+  return sum(r.get("step", 0) for r in rows) / steps, f"{what}: loss {row.get('loss') or 0:.3f}"
+
+
+def _last_row(file: Path) -> dict:
+  """The last whole line of a metrics.jsonl; {} if there is none yet."""
+  with open(file, "rb") as stream:
+    stream.seek(max(0, file.stat().st_size - 2000))
+    for line in reversed(stream.read().splitlines()):
+      try:
+        return json.loads(line)
+      except ValueError:
+        continue
+  return {}
 
 
 class Crew:

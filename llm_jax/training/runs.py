@@ -45,9 +45,9 @@ def read(folder: Path | str, step: int | str | None = None) -> Trained:
   """
   folder = Path(folder)
   config = workdir.read_config(folder)
-  if "compare" in config:
+  if "compare" in config or "scaling" in config:
     raise UserError(
-      f"{folder} is a comparison; its runs lie in {folder / 'runs'}/ARCHITECTURE/seed_N."
+      f"{folder} is a comparison; its runs lie two folders deep in {folder / 'runs'}."
     )
   params, identity = checkpoints.load(folder, step)
   tokenizer = tokenizers.load(folder / inputs.TOKENIZER)
