@@ -112,6 +112,17 @@ def test_seeds_of_one_cell_are_drawn_together():
   assert width() < 0.9 * np.diff(single)
 
 
+def test_a_coefficient_that_the_runs_leave_open_is_named_and_its_interval_is_wide():
+  """Losses that fall as if without end leave E at zero; drawn again they often do not."""
+  n, d = grid(3, 3, large=False)
+  endless = Law(E=1e-12, A=60.0, B=90.0, alpha=0.15, beta=0.2)
+  found = scaling.fit(n, d, noisy(endless, n, d, 0.02, seed=2), 6 * n, resamples=300)
+  assert found.undetermined == ("E",) and found.law.E < 1e-6
+  low, high = found.interval("E")
+  assert low < 1e-6 and high > 1
+  assert scaling.fit(n, d, SMALL.loss(n, d), 6 * n, resamples=1).undetermined == ()
+
+
 @pytest.mark.parametrize("power", [1.0, 0.8])
 def test_the_optimum_is_that_of_the_closed_form(power):
   """dL/dlogN = 0 at N^(alpha + p beta) = alpha A / (beta p B) (C / k)^beta, D = C / (k N^p)."""

@@ -89,6 +89,8 @@ class Fit:
     noise: standard deviation of log L around the law, R - 5 in the denominator.
     freedom: R - 5.
     budgets: FLOPs of the cheapest and of the dearest run.
+    undetermined: names of the coefficients that ran to an edge: an E, A or B whose part of every
+      run's loss is under a thousandth, and its exponent; or an exponent that knows no bound.
   """
 
   law: Law
@@ -97,6 +99,7 @@ class Fit:
   noise: float
   freedom: int
   budgets: tuple[float, float]
+  undetermined: tuple[str, ...]
 
   def interval(self, name: str) -> tuple[float, float]:
     """Of a coefficient, by name."""
@@ -170,7 +173,10 @@ def fit(
   ends = _descend(starts, *centred, np.ones((_KEPT, len(x_R))), iterations=200)
   best = ends[np.argmin(_objective(ends, *centred))]
   weights_SR = _draws(len(x_R), blocks_R, resamples, np.random.default_rng(seed))
-  again = _descend(np.repeat(best[None], resamples, 0), *centred, weights_SR, iterations=120)
+  # A term of nothing has no slope: from there no resample would find its way back.
+  low, high = _within(target_R)
+  begun_S5 = np.repeat(np.clip(best, low, high)[None], resamples, 0)
+  again = _descend(begun_S5, *centred, weights_SR, iterations=120)
   freedom = len(x_R) - len(NAMES)
   missed_R = _log_loss(best[None], *centred[:2])[0][0] - target_R
   return Fit(
@@ -180,6 +186,7 @@ def fit(
     noise=float(np.sqrt((missed_R**2).sum() / freedom)),
     freedom=freedom,
     budgets=(float(flops_R.min()), float(flops_R.max())),
+    undetermined=_undetermined(best, *centred),
   )
 
 
@@ -265,6 +272,20 @@ def _starts(x_R, y_R, target_R):
     found = np.maximum(found, 1e-3 * loss_R.min())  # zero has no logarithm
     starts.append([*np.log(found), np.log(alpha), np.log(beta)])
   return np.array(starts)
+
+
+def _within(target_R):
+  """Between which logarithms a coefficient is far from its edges: (5,) each."""
+  tenth = np.log(0.1) + target_R.min()
+  return np.array([tenth] * 3 + [np.log(0.1)] * 2), np.array([np.inf] * 3 + [np.log(2.0)] * 2)
+
+
+def _undetermined(theta, x_R, y_R, target_R):
+  """Names, see `Fit`."""
+  slopes_R5 = _log_loss(theta[None], x_R, y_R)[1][0]
+  nothing = slopes_R5[:, :3].max(0) < 1e-3  # E's, A's and B's part of the loss
+  endless = theta >= _FARTHEST - 1e-6
+  return tuple(np.array(NAMES)[[*nothing, *(nothing[1:] | endless[3:])]].tolist())
 
 
 def _descend(theta_S5, x_R, y_R, target_R, weights_SR, iterations):

@@ -113,6 +113,14 @@ def limits(study: Study) -> str:
     "with few runs they are rough, and they know nothing of other corpora, tokenizers or learning "
     "rates off the grid."
   )
+  for a in study.fitted:
+    if a.fit.undetermined:
+      text += (
+        f" The runs of {a.title} leave {listed(a.fit.undetermined)} open, at an edge of what can "
+        "be; do not read its law beyond the runs."
+      )
+  if not any(a.parabolas for a in study.architectures.values()):
+    text += " No budget is shared by three sizes, so there are no isoFLOP curves."
   corpus = plan["corpus"]["train_bytes"] * plan["tokenizer"]["tokens_per_byte"]
   epochs = _extent(study, "tokens")[1] / corpus
   if epochs > 1:

@@ -223,6 +223,7 @@ def _law(a: Architecture) -> dict:
   return {
     "coefficients": dataclasses.asdict(a.fit.law),
     "intervals": {name: a.fit.interval(name) for name in scaling.NAMES},
+    "undetermined": a.fit.undetermined,
     "noise_of_log_loss": a.fit.noise,
     "flops_per_token": dataclasses.asdict(a.fit.cost),
     "budgets": a.fit.budgets,
