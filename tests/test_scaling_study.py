@@ -61,7 +61,8 @@ def write_study(folder, models=MODELS, sizes=SIZES, lengths=TOKENS, lost=(), noi
     "environment": {"cpu": "Xeon", "cpu_count": 2, "packages": {"jax": "0.10.2"}},
     "config": config,
     "corpus": {"name": "Python's documentation", "train_bytes": 700_000, "train_documents": 9},
-    "tokenizer": {"name": "byte", "vocab_size": 257, "tokens_per_byte": 1.0},
+    "tokenizer": {"name": "byte", "vocab_size": 257},
+    "tokens_per_byte": 1.0,
     "models": planned,
   }
 

@@ -202,7 +202,7 @@ def facts(comparison: dict, built: dict[str, str]) -> list[tuple[str, list[tuple
   """Machine and versions, corpus and tokenizer, patterns: everything recorded, as written.
 
   Args:
-    comparison: holds what `compare.shared_plan` says.
+    comparison: holds what `planning.of_data` says.
     built: how each architecture was built, by its title.
   """
   found = [

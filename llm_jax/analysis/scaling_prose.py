@@ -121,7 +121,7 @@ def limits(study: Study) -> str:
       )
   if not any(a.parabolas for a in study.architectures.values()):
     text += " No budget is shared by three sizes, so there are no isoFLOP curves."
-  corpus = plan["corpus"]["train_bytes"] * plan["tokenizer"]["tokens_per_byte"]
+  corpus = plan["corpus"]["train_bytes"] * plan["tokens_per_byte"]
   epochs = _extent(study, "tokens")[1] / corpus
   if epochs > 1:
     text += (
