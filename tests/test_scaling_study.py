@@ -206,7 +206,7 @@ def test_a_tiny_study_runs_resumes_and_reports(tmp_path):
   def run():
     done = subprocess.run(argv, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*")}
+    return {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("result.json")}
 
   first = run()
   rows = table(folder)
