@@ -7,10 +7,12 @@ arXiv:2407.21783).
 Run: python launch.py train --config=experiments/llama.py
 Takes: a minute on two CPU cores, for 200 steps of 1,053,824 parameters.
 Expect: 2.30 bits per byte of held-out text.
+Sweep: python launch.py sweep --config=experiments/llama.py
 """
 
 from llm_jax.config import base, with_mode
 from llm_jax.models.spec import model_config
+from llm_jax.sweeps.space import log_uniform, product, zipped
 
 _1 = {"vocab_size": 32_000, "norm_epsilon": 1e-6, "max_length": 2048}
 _2 = {"vocab_size": 32_000, "norm_epsilon": 1e-5, "max_length": 4096}
@@ -59,3 +61,11 @@ def get_config(mode=""):
     }
   )
   return with_mode(config, mode, SIZES)
+
+
+def sweep():
+  # The learning rate for each shape: wide and shallow, or narrow and deep.
+  return product(
+    zipped({"model.d_model": [176, 128, 88]}, {"model.repeats": [2, 4, 8]}),
+    {"optimizer.learning_rate": log_uniform(1e-3, 8e-3, points=4)},
+  )

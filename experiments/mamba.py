@@ -5,10 +5,12 @@ Published sizes: 130m, 370m, 790m, 1.4b, 2.8b.
 Run: python launch.py train --config=experiments/mamba.py
 Takes: 2 minutes on two CPU cores, for 200 steps of 597,632 parameters.
 Expect: 2.35 bits per byte of held-out text.
+Sweep: python launch.py sweep --config=experiments/mamba.py
 """
 
 from llm_jax.config import base, with_mode
 from llm_jax.models.spec import model_config
+from llm_jax.sweeps.space import integers, log_uniform
 
 SIZES = {
   "130m": {"d_model": 768, "repeats": 24},
@@ -29,3 +31,10 @@ def get_config(mode=""):
     **size,
   )
   return with_mode(config, mode, SIZES)
+
+
+def sweep():
+  return {
+    "optimizer.learning_rate": log_uniform(2e-3, 1.6e-2, points=4),
+    "model.layers.mamba.d_state": integers(4, 16, points=3, log=True),
+  }

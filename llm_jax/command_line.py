@@ -13,6 +13,7 @@ from pathlib import Path
 from llm_jax import config as config_schema
 from llm_jax.errors import UserError, unknown
 from llm_jax.inference import flags as decoding_flags
+from llm_jax.sweeps import flags as sweep_flags
 
 _DEFAULT_COMPARISON = config_schema.EXPERIMENTS / "compare_quick.py"
 
@@ -25,6 +26,9 @@ verbs:
   train      train one model; the same command again resumes it
                python launch.py train --config=experiments/llama.py --config.model.repeats=8
                python launch.py train --config=experiments/synthetic.py --model=experiments/lstm.py
+  sweep      train one model under many settings; the same command again goes on
+               python launch.py sweep --config=experiments/mamba.py
+               python launch.py sweep --config=experiments/llama.py --sampler=random --trials=40
   evaluate   score a trained run on its validation text, on another text, or in a task
                python launch.py evaluate --workdir=runs/llama --data=other.txt
                python launch.py evaluate --workdir=runs/llama --task=questions.jsonl
@@ -110,6 +114,9 @@ def _parser():
       p.add_argument("--coordinator", metavar="HOST:PORT", help="of a run on several hosts")
       p.add_argument("--num-processes", type=int, help="how many take part")
       p.add_argument("--process-id", type=int, help="which one this is, from 0")
+
+  text = "Train an experiment in every setting of its sweep(); the same command again goes on."
+  sweep_flags.add(verb("sweep", text))
 
   p = verb("evaluate", "Score a trained run; prints one JSON object.")
   p.add_argument("--workdir", required=True, help="run folder")
@@ -202,6 +209,23 @@ def _train(arguments, overrides, argv):
     print(f"error: {failure}", file=sys.stderr)
     return 1
   return 0
+
+
+def _sweep(arguments, overrides, argv):
+  options = sweep_flags.options(arguments)
+  config = config_schema.load(arguments.config, overrides, arguments.model)
+  if "compare" in config:
+    raise UserError(f"{arguments.config} is a comparison: python launch.py compare --config=...")
+  # This process trains nothing: the accelerators are its workers'.
+  _start_jax().config.update("jax_platforms", "cpu")
+  from llm_jax.sweeps import manager
+
+  given = config_schema.sweep_of(arguments.config)
+  named = _default_workdir(arguments.config, arguments.model)
+  model = [f"--model={arguments.model}"] * (arguments.model is not None)
+  flags = [f"--config={arguments.config}", *model, *overrides]
+  folder = Path(arguments.workdir or f"{named}_sweep")
+  return manager.run(config, given, options, folder, flags, progress=not arguments.quiet)
 
 
 def _default_workdir(*config_paths):
@@ -333,6 +357,7 @@ def _no_overrides(overrides):
 _VERBS = {
   "compare": _compare,
   "train": _train,
+  "sweep": _sweep,
   "evaluate": _evaluate,
   "generate": _generate,
   "import": _import,

@@ -151,7 +151,7 @@ def load(argument: str, overrides: list[str], model: str | None = None) -> Confi
     own, other = _model(config, argument), _model(_made(model), model)
     config.model = ConfigDict({**other.to_dict(), **{name: own[name] for name in _OF_THE_JOB}})
   for override in overrides:
-    _check_key(config, override.split("=", 1)[0].removeprefix("--config."))
+    check_key(config, override.split("=", 1)[0].removeprefix("--config."))
   values = flags.FlagValues()
   argv, sys.argv = sys.argv, ["launch.py", *overrides]  # config_flags looks there for overrides
   try:
@@ -162,6 +162,38 @@ def load(argument: str, overrides: list[str], model: str | None = None) -> Confi
   finally:
     sys.argv = argv
   return values.config
+
+
+def sweep_of(argument: str):
+  """What the `sweep()` of an experiment gives, see `llm_jax.sweeps.space`; None if it has none."""
+  module = _execute(Path(argument.partition(":")[0]))
+  return module.sweep() if hasattr(module, "sweep") else None
+
+
+def with_values(config: ConfigDict, values: dict) -> ConfigDict:
+  """A copy with other values; each takes the type of what stands there.
+
+  Args:
+    values: {"a.b": value}.
+
+  Raises:
+    UserError: an unknown key (the nearest is named), or a value of another type.
+  """
+  changed = config.copy_and_resolve_references()
+  for key, value in values.items():
+    check_key(changed, key)
+    *parents, last = key.split(".")
+    at = changed
+    for parent in parents:
+      at = at[parent]
+    if isinstance(at[last], ConfigDict):
+      raise UserError(f"{key} holds {', '.join(map(repr, at[last].keys()))}; set one of these.")
+    try:
+      at[last] = value
+    except (TypeError, ValueError) as error:
+      kind = type(at[last]).__name__
+      raise UserError(f"Expected a value of type {kind} for {key}, found {value!r}.") from error
+  return changed
 
 
 def _made(argument: str) -> ConfigDict:
@@ -198,8 +230,9 @@ def _execute(path):
   return module
 
 
-def _check_key(config, key):
-  """Refuses a key that the config does not have, naming its siblings."""
+def check_key(config, key):
+  """Refuses a key such as "optimizer.learning_rate" that the config does not have, naming its
+  siblings."""
   at, parts = config, key.split(".")
   for depth, part in enumerate(parts):
     if not isinstance(at, ConfigDict) or part not in at:

@@ -18,12 +18,13 @@ ORDER = (
   ("models", "config"),
   ("objectives", "objective", "data"),
   ("training", "inference", "evaluation", "analysis"),
+  ("sweeps",),
   ("interop",),
   ("exchange", "tokenizing"),
   ("command_line",),
 )
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
-SHARED = ("models", "training", "inference", "objectives")
+SHARED = ("models", "training", "inference", "objectives", "sweeps")
 FAMILIES = (
   "gpt|llama|mistral|mixtral|qwen|gemma|bloom|bert|roberta|distilbert|t5|bart|marian|rwkv|mamba|"
   "s4d?|s5|griffin|jamba|neox|pythia|lstm|gru|elman|rglru|hyena"

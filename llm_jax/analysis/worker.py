@@ -1,8 +1,6 @@
 """What the processes of comparisons and studies share: how they live, train and choose a rate."""
 
-import ctypes
 import math
-import os
 import signal
 import sys
 import time
@@ -13,13 +11,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from llm_jax.errors import UserError
-from llm_jax.host import keep_memory
+from llm_jax.host import end_with, keep_memory, pin
 from llm_jax.training import loop, metrics, workdir
 from llm_jax.training.programs import Programs
 
 _PATIENCE = 3600  # seconds
 _PROGRAMS = Programs()  # of this process: its runs differ in numbers
-_PARENT_DEATH_SIGNAL = 1  # prctl's option, Linux
 
 
 def main(job: Callable[[], None], parent: int, processors: str) -> int:
@@ -31,13 +28,10 @@ def main(job: Callable[[], None], parent: int, processors: str) -> int:
     processors: to run on, with commas between them; "": all.
   """
   keep_memory()
-  if processors and hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, map(int, processors.split(",")))  # before JAX counts its threads
+  pin(processors)
   signal.signal(signal.SIGTERM, _stop)
-  if sys.platform == "linux":  # a killed comparison leaves nobody training on
-    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != parent:
-      return 75
+  if not end_with(parent):
+    return 75
   try:
     job()
   except loop.Stopped:

@@ -46,14 +46,63 @@ def processors(workers: int, jobs: int) -> list[str]:
     workers: how many at once; 0: one a core, but no more than jobs, or one on accelerators.
     jobs: how many there are.
   """
-  cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
   if not workers:
-    probe = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
-    found = subprocess.run(probe, capture_output=True, text=True).stdout.strip()
-    workers = max(1, min(len(cores), jobs)) if found == "cpu" else 1
-  if workers > 1 and workers > len(cores):
-    raise UserError(f"workers={workers}, but only {len(cores)} processors are free to use.")
-  return [",".join(map(str, cores[i::workers])) for i in range(workers)]
+    workers = max(1, min(len(cores()), jobs)) if devices()[0] == "cpu" else 1
+  return shares(workers, f"workers={workers}")
+
+
+def devices() -> tuple[str, int]:
+  """(platform, how many) of what JAX finds here; asked in a process of its own, so that this one
+  holds none of them."""
+  probe = "import jax; print(jax.default_backend(), jax.local_device_count())"
+  found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+  if found.returncode:
+    raise UserError(f"JAX does not start here: {found.stderr.strip().splitlines()[-1]}")
+  platform, count = found.stdout.split()[-2:]
+  return platform, int(count)
+
+
+def cores() -> list[int]:
+  """The processors that this process may use; [] where the system does not tell."""
+  return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def shares(workers: int, asked: str) -> list[str]:
+  """An equal part of the processors for each worker, such as "0,2".
+
+  Args:
+    workers: how many.
+    asked: what the user wrote, for the error.
+
+  Raises:
+    UserError: fewer processors than workers.
+  """
+  found = cores()
+  if found and workers > len(found):
+    raise UserError(f"{asked}, but only {len(found)} processors are free to use.")
+  return [",".join(map(str, found[i::workers])) for i in range(workers)]  # "": any
+
+
+def start(module: str, arguments: list[str], log: Path, **variables: str) -> subprocess.Popen:
+  """Starts `python -m module arguments` with the same llm_jax as this one, wherever the command
+  was given.
+
+  Args:
+    log: the file that its output is added to.
+    variables: of its environment, beside ours.
+  """
+  paths = [str(Path(llm_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+  path = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+  log.parent.mkdir(parents=True, exist_ok=True)
+  with open(log, "a") as output:
+    return subprocess.Popen(
+      [sys.executable, "-m", module, *arguments],
+      stdin=subprocess.DEVNULL,
+      stdout=output,
+      stderr=output,
+      env=os.environ | path | variables,
+      start_new_session=True,  # Ctrl-C comes to us alone; we pass it on
+    )
 
 
 def last_words(log: Path) -> str:
@@ -70,7 +119,7 @@ def progress(folders: Sequence[Path], steps: int) -> tuple[float, str]:
     steps: of all of the job's runs together.
   """
   files = sorted(file for folder in folders for file in folder.glob("*/metrics.jsonl"))
-  rows = [_last_row(file) for file in files]
+  rows = [last_row(file) for file in files]
   newest = max(zip(files, rows, strict=True), key=lambda f: f[0].stat().st_mtime, default=None)
   if newest is None:
     return 0.0, "starting"
@@ -79,7 +128,7 @@ def progress(folders: Sequence[Path], steps: int) -> tuple[float, str]:
   return sum(r.get("step", 0) for r in rows) / steps, f"{what}: loss {row.get('loss') or 0:.3f}"
 
 
-def _last_row(file: Path) -> dict:
+def last_row(file: Path) -> dict:
   """The last whole line of a metrics.jsonl; {} if there is none yet."""
   with open(file, "rb") as stream:
     stream.seek(max(0, file.stat().st_size - 2000))
@@ -137,19 +186,8 @@ class Crew:
       process.send_signal(signal.SIGTERM)
 
   def _start(self, job, cpus):
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    # The same llm_jax as this one, wherever the command was given.
-    paths = [str(Path(llm_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    with open(job.log, "a") as log:
-      process = subprocess.Popen(
-        [sys.executable, "-m", *job.command, str(os.getpid()), cpus],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        env=environment,
-        start_new_session=True,  # Ctrl-C comes to us alone; we pass it on
-      )
+    module, *arguments = job.command
+    process = start(module, [*arguments, str(os.getpid()), cpus], job.log)
     self._processes.append(process)
     if self.stopping:  # the signal came while it started
       process.send_signal(signal.SIGTERM)

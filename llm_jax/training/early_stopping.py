@@ -1,5 +1,7 @@
 """Early stopping: a run ends once a metric of its validation text has stopped getting better."""
 
+from collections.abc import Callable
+
 import jax
 from ml_collections import ConfigDict
 
@@ -23,13 +25,15 @@ class EarlyStopping:
 
   Args:
     config: the whole config.
+    enough: asked after each evaluation with (step, metrics); True ends the run too.
 
   Raises:
     UserError: patience that makes no sense, or evaluations that never come.
   """
 
-  def __init__(self, config: ConfigDict):
+  def __init__(self, config: ConfigDict, enough: Callable[[int, dict], bool] | None = None):
     chosen = config.early_stopping
+    self._enough, self._ended = enough, False
     self._on, self._patience = bool(chosen.metric), chosen.patience
     self.metric = chosen.metric or "loss"
     self._best, self._best_step, self._since = None, None, 0
@@ -43,11 +47,13 @@ class EarlyStopping:
 
   @property
   def finished(self) -> bool:
-    """Whether as many evaluations in a row as `patience` brought nothing better."""
-    return self._on and self._since >= self._patience
+    """Whether as many evaluations in a row as `patience` brought nothing better, or `enough` said
+    so."""
+    return self._ended or (self._on and self._since >= self._patience)
 
   def judge(self, step: int, values: dict[str, float]) -> bool:
     """Takes note of an evaluation; returns whether it is the best so far, if that matters."""
+    self._ended = self._enough is not None and self._enough(step, values)
     if not self._on:
       return False
     value, best = values[self.metric], self._best
@@ -76,6 +82,8 @@ class EarlyStopping:
     return {"early_stopping": {**found, "stopped": self.finished}}
 
   def __str__(self):
+    if self._ended:
+      return "that was enough"
     return (
       f"{self.metric} has not got better than {self._best:.5g} of step {self._best_step} in "
       f"{self._since} evaluations"
@@ -84,15 +92,14 @@ class EarlyStopping:
     )
 
 
-def check_metric(config: ConfigDict, objective, model, batches, constants: dict) -> None:
+def check_metric(metric: str, objective, model, batches, constants: dict, asked: str) -> None:
   """Refuses a metric that the evaluations will not have, before the first step.
 
   Args:
+    metric: its name.
     objective, model, batches, constants: what the run evaluates with.
+    asked: where the user named it.
   """
-  metric = config.early_stopping.metric
-  if not metric:
-    return
   rows = {name: x for name, x in next(batches.validation()).items() if name != "document_ids"}
 
   def evaluate(params, rows):
@@ -101,4 +108,4 @@ def check_metric(config: ConfigDict, objective, model, batches, constants: dict)
   names = set(jax.eval_shape(evaluate, build.abstract_params(model), rows))
   names |= {"bits_per_byte"} if batches.validation_targets else set()
   if metric not in names:
-    raise unknown("early_stopping.metric", metric, names)
+    raise unknown(asked, metric, names)

@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -41,6 +41,7 @@ def train(
   folder: Path | str,
   progress: bool = True,
   programs: Programs | None = None,
+  enough: Callable[[int, dict], bool] | None = None,
 ) -> dict:
   """Trains until `config.steps`, resuming if the folder holds a checkpoint of this config.
 
@@ -52,6 +53,7 @@ def train(
     folder: the run folder; made if there is none.
     progress: whether anything is shown on the terminal.
     programs: what this run shares with others of the process.
+    enough: asked after each evaluation with (step, its metrics); True ends the run there.
 
   Returns:
     result.json: step, loss and bits_per_byte of the validation text at the end, tokens, seconds,
@@ -69,7 +71,7 @@ def train(
   if (folder / _RESULT).exists():
     return workdir.read_json(folder / _RESULT)
   with _Signals() as signals, _owned(folder, config, progress) as console:
-    run = Run(config, folder, programs)
+    run = Run(config, folder, programs, enough)
     run.write()
     with Checkpoints(folder, config.checkpoint, run.stopping.metric) as saved:
       step, state, totals = run.begin(saved)
@@ -110,7 +112,7 @@ def _evaluate_and_save(run, saved, meter, step, state, stop) -> None:
 
 
 class Run:
-  """All that a config stands for, built and checked before the first step.
+  """All that a config stands for, built and checked before the first step; arguments as `train`'s.
 
   Attributes:
     config: the whole config.
@@ -121,9 +123,15 @@ class Run:
     flops_per_token: of training, for each position.
   """
 
-  def __init__(self, config: ConfigDict, folder: Path, programs: Programs | None = None):
-    programs = programs or Programs()
+  def __init__(
+    self,
+    config: ConfigDict,
+    folder: Path,
+    programs: Programs | None = None,
+    enough: Callable | None = None,
+  ):
     self.config, self._folder = config, folder
+    programs = programs or Programs()
     self.objective = objective.make(config)
     self.text = inputs.load_text(config)
     self._tokenizer = inputs.load_tokenizer(config, folder, self.text)
@@ -132,8 +140,10 @@ class Run:
     constants = teaching.constants(config, self.model, self._tokenizer)
     self.strategy = programs.strategy(config, self.model, self.objective, constants)
     self.batches = inputs.Batches(config, self.text, self._tokenizer, self._labels)
-    self.stopping = EarlyStopping(config)
-    check_metric(config, self.objective, self.model, self.batches, constants)
+    self.stopping = EarlyStopping(config, enough)
+    if metric := config.early_stopping.metric:
+      parts = (self.objective, self.model, self.batches, constants)
+      check_metric(metric, *parts, "early_stopping.metric")
     model_config = inputs.model_config(config, self._tokenizer, self._labels)
     targets = self.objective.target_length(config.seq_len)
     self.parameters, self.flops_per_token, taken = programs.cost(

@@ -49,6 +49,11 @@ def read(folder: Path | str, step: int | str | None = None) -> Trained:
     raise UserError(
       f"{folder} is a comparison; its runs lie two folders deep in {folder / 'runs'}."
     )
+  if "sweep" in config:
+    raise UserError(
+      f"{folder} is a sweep; its runs lie in {folder / 'trials'}/NUMBER, and result.json names the "
+      "best."
+    )
   params, identity = checkpoints.load(folder, step)
   tokenizer = tokenizers.load(folder / inputs.TOKENIZER)
   if identity["tokenizer"] not in (None, tokenizer.sha256):  # None: imported without one
