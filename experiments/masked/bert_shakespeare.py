@@ -3,9 +3,11 @@
 Positions turn queries and keys: with learned ones 600 steps only tell how frequent pieces are.
 
 Run: python launch.py train --config=experiments/masked/bert_shakespeare.py \
-  --config.data.path=tinyshakespeare/input.txt
-Takes: three minutes beside other work on two CPU cores, for 2,400 steps of 292,226 parameters.
-Expect: 27.6 % of hidden pieces and 85.1 % of next sentences told right in held-out text.
+  --config.data.path=plays.txt --config.data.validation_path=held_out.txt
+Data: head -n 36000 tinyshakespeare/input.txt > plays.txt
+  tail -n 4000 tinyshakespeare/input.txt > held_out.txt
+Takes: five minutes of CPU time, for 2,400 steps of 292,226 parameters.
+Expect: 28.1 % of hidden pieces and 83.3 % of next sentences told right in the plays held out.
 """
 
 from llm_jax.config import base, with_mode
