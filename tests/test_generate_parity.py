@@ -54,3 +54,21 @@ def test_the_reference_still_makes_the_committed_tokens(family):
     expected, ends = decoding.golden()[f"{family}/{name}"]
     found = reference.decoded(model, batches, decoding.settings_of(case, name), ends)
     assert found == expected[: len(found)], name
+
+
+@pytest.mark.skipif(not LIVE, reason="torch and transformers are not installed")
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_a_beam_with_stop_strings_gives_the_references_tokens(family):
+  from tests.parity import reference_decoding as reference
+
+  case, stops = decoding.case_of(family), ["fab", "cec", "ddb"]
+  options = decoding.settings_of(case, "beam-rules") | {"stop_strings": stops}
+  ours, theirs = reference.texts(case.vocab)
+  batch, ends = decoding.batches(case)[0], decoding.golden()[f"{family}/beam"][1]
+  found = generate(
+    *loaded(family), batch, tokenizer=ours, eos_token_id=ends, return_log_probs=True, **options
+  )
+  expected = reference.decoded(reference.open_model(case), [batch], options, ends, theirs)
+  for row, ids in zip(found, expected, strict=True):
+    assert ids in (row.ids, [*row.ids, ends[0]])  # which fills up what is shorter than others
+  assert 0 < sum(row.text.endswith(tuple(stops)) for row in found) < len(found)

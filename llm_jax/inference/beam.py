@@ -8,9 +8,11 @@ Legend: B prompt, K beam, R row (all beams of all prompts), C candidate, N new t
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from llm_jax.inference.reading import read_one
@@ -147,14 +149,57 @@ def search(model, params, begin: Search, rules: Rules, ranking: Ranking, limit) 
   return jax.lax.while_loop(unfinished, step, begin)
 
 
+def search_watched(
+  model,
+  params,
+  begin: Search,
+  rules: Rules,
+  ranking: Ranking,
+  limit: int,
+  stopped: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> Search:
+  """`search`, but that the host looks at each step's candidates: they end where it says so.
+
+  Args:
+    stopped: is given int32 tokens (B, C, n + 1) of candidates with n + 1 new tokens, and which of
+      them are real, bool (B, C); tells which have ended, bool (B, C).
+  """
+  s = begin
+  while s.step < limit and s.open_B.any():
+    step = int(s.step)
+    s, found = _look_once(model, params, rules, s)
+    real_BC = np.isfinite(found.candidates.score_BK) & np.asarray(s.open_B)[:, None]
+    tokens_BCN = np.asarray(found.candidates.tokens_BKN)[..., : step + 1]
+    s = _keep_once(model, rules, ranking, limit, s, found, stopped(tokens_BCN, real_BC))
+  return s
+
+
+@struct.dataclass
+class Found:
+  """The best continuations of a step: themselves, the beam each comes from, its last token."""
+
+  candidates: Hypotheses
+  parent_BC: jax.Array
+  token_BC: jax.Array
+
+
 def _step(model, params, rules, ranking, limit, s: Search) -> Search:
   """One more token of every open prompt."""
-  (batch, beams), length = s.running.score_BK.shape, s.step + 1
-  real_R = jnp.repeat(s.open_B, beams)
-  logits_RV, state = read_one(model, params, s.token_R, real_R, s.state)
-  candidates, parent_BC, token_BC = _candidates(rules, s, logits_RV)
+  return _keep(model, rules, ranking, limit, *_look(model, params, rules, s))
 
-  ends_BC = rules.ends(token_BC) | (length == limit)
+
+def _look(model, params, rules, s: Search) -> tuple[Search, Found]:
+  """The search with the last tokens read, and what may follow them."""
+  real_R = jnp.repeat(s.open_B, s.running.score_BK.shape[1])
+  logits_RV, state = read_one(model, params, s.token_R, real_R, s.state)
+  return s.replace(state=state), _candidates(rules, s, logits_RV)
+
+
+def _keep(model, rules, ranking, limit, s: Search, found: Found, stopped_BC=False) -> Search:
+  """The search with the best of what was found."""
+  (batch, beams), length = s.running.score_BK.shape, s.step + 1
+  candidates, token_BC = found.candidates, found.token_BC
+  ends_BC = rules.ends(token_BC) | (length == limit) | stopped_BC
   # Those behind the best `beams` are there for the next step only: they have yet to prove better.
   counts_BC = ends_BC & (jnp.arange(ends_BC.shape[1]) < beams)[None] & s.open_B[:, None]
   worth_BC = jnp.where(counts_BC, ranking.worth(candidates.score_BK, length), _EMPTY)
@@ -162,12 +207,17 @@ def _step(model, params, rules, ranking, limit, s: Search) -> Search:
 
   running, places_BK = candidates.best(beams, jnp.where(ends_BC, _EMPTY, candidates.score_BK))
   take = lambda a_BC: jnp.take_along_axis(a_BC, places_BK, axis=1)
-  rows_R = (jnp.arange(batch)[:, None] * beams + take(parent_BC)).reshape(-1)
+  rows_R = (jnp.arange(batch)[:, None] * beams + take(found.parent_BC)).reshape(-1)
   token_R = take(token_BC).reshape(-1)
   history = None if s.history is None else _moved(s.history, rows_R).add(token_R)
   open_B = ranking.still_open(s.open_B, running.score_BK[:, 0], ended.score_BK, length)
-  state = _moved_state(model, state, rows_R)
+  state = _moved_state(model, s.state, rows_R)
   return Search(state, history, token_R, running, ended, open_B, length)
+
+
+# Of a search that the host watches.
+_look_once = jax.jit(_look, static_argnames="model", donate_argnames="s")
+_keep_once = jax.jit(_keep, static_argnames="model", donate_argnames="s")
 
 
 def _moved(tree, rows_R):
@@ -187,9 +237,9 @@ def _moved_state(model, state, rows_R):
   return state.replace(layers=layers, position_B=_moved(state.position_B, rows_R))
 
 
-def _candidates(rules: Rules, s: Search, logits_RV):
-  """The best continuations of all beams together, the beam each comes from, and its last token:
-  so many that, whatever ends, there are enough to go on with."""
+def _candidates(rules: Rules, s: Search, logits_RV) -> Found:
+  """The best continuations of all beams together: so many that, whatever token ends them, there are
+  enough to go on with."""
   (batch, beams), vocabulary = s.running.score_BK.shape, logits_RV.shape[-1]
   log_probs_RV = jax.nn.log_softmax(logits_RV.astype(jnp.float32))
   ruled_BKV = rules.apply(log_probs_RV, s.history, s.step).reshape(batch, beams, vocabulary)
@@ -198,10 +248,10 @@ def _candidates(rules: Rules, s: Search, logits_RV):
   count = min((1 + ends) * beams, beams * vocabulary)
   score_BC, flat_BC = jax.lax.top_k(total_BKV.reshape(batch, -1), count)
   parent_BC, token_BC = flat_BC // vocabulary, flat_BC % vocabulary
-  found = s.running.at(parent_BC)
-  tokens_BCN = found.tokens_BKN.at[..., s.step].set(token_BC)
-  log_probs_BCN = found.log_probs_BKN
+  before = s.running.at(parent_BC)
+  tokens_BCN = before.tokens_BKN.at[..., s.step].set(token_BC)
+  log_probs_BCN = before.log_probs_BKN
   if log_probs_BCN is not None:
     each_BC = jnp.take_along_axis(log_probs_RV.reshape(batch, -1), flat_BC, axis=1)
     log_probs_BCN = log_probs_BCN.at[..., s.step].set(each_BC)
-  return Hypotheses(score_BC, tokens_BCN, log_probs_BCN), parent_BC, token_BC
+  return Found(Hypotheses(score_BC, tokens_BCN, log_probs_BCN), parent_BC, token_BC)

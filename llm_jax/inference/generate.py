@@ -4,6 +4,7 @@ Legend: B row, N new token.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -11,11 +12,11 @@ import numpy as np
 
 from llm_jax.errors import UserError, unknown
 from llm_jax.inference import reading
-from llm_jax.inference.beam import Ranking, search, search_from
+from llm_jax.inference.beam import Ranking, search, search_from, search_watched
 from llm_jax.inference.loop import decode, decoding_from
 from llm_jax.inference.options import Options
 from llm_jax.inference.rules import NONE_ALLOWED
-from llm_jax.inference.texts import Text
+from llm_jax.inference.texts import Text, stopped
 
 _CHUNK = 16  # tokens between two looks at what was made, where somebody wants to look
 
@@ -171,14 +172,20 @@ def _pieces(model, params, rows, options: Options, tokenizer, chunk: int):
     yield from _chunks(model, params, rows, options, chunk)
     return
   special, stops = _answers(model), options.stops
-  texts = [Text(tokenizer, special, stops, ids) for ids in _before(model, rows, options)]
-  yield from _chunks(model, params, rows, options, chunk, texts)
+  before = _before(model, rows, options)
+  texts = [Text(tokenizer, special, stops, ids) for ids in before]
+  watch = None
+  if stops:
+    each = before[:: options.num_return_sequences]
+    watch = functools.partial(stopped, tokenizer, special, stops, each)
+  yield from _chunks(model, params, rows, options, chunk, texts, watch)
   nothing = [] if options.return_log_probs else None
   yield [Generated([], text.flush(), nothing) for text in texts]
 
 
-def _chunks(model, params, rows, options: Options, chunk: int, texts=None):
-  """What each row makes, `chunk` tokens at a time; rows whose text has stopped make no more."""
+def _chunks(model, params, rows, options: Options, chunk: int, texts=None, watch=None):
+  """What each row makes, `chunk` tokens at a time; rows whose text has stopped make no more. What a
+  beam stops at is told by `watch`."""
   _check(model, rows, options)
   params = jax.device_put(params)  # once, not in each chunk, if they come from the host
   rules = options.rules(model.spec.vocab_size)
@@ -187,7 +194,7 @@ def _chunks(model, params, rows, options: Options, chunk: int, texts=None):
   begin = reading.start(model, params, rows, *sizes, rules.look_back, options.prefix)
   params = reading.unstacked(model, params)
   if options.method == "beam":
-    yield _with_text(_searched(model, params, begin, options, rules), texts)
+    yield _with_text(_searched(model, params, begin, options, rules, watch), texts)
     return
   state, token_B, history = begin
   decoding, left = decoding_from(state, token_B, options.seed, history), options.max_new_tokens
@@ -208,12 +215,13 @@ def _chunks(model, params, rows, options: Options, chunk: int, texts=None):
     left = 0 if done_B.all() else left - limit
 
 
-def _searched(model, params, begin, options: Options, rules) -> list[Generated]:
+def _searched(model, params, begin, options: Options, rules, watch) -> list[Generated]:
   """The best rows of a beam search for each prompt."""
   size = reading.bucket(options.max_new_tokens)
   begin = search_from(*begin, options.beams, size, options.return_log_probs)
   ranking = Ranking.of(options.length_penalty, options.early_stopping, options.max_new_tokens)
-  found = search(model, params, begin, rules, ranking, options.max_new_tokens).ended
+  given = model, params, begin, rules, ranking, options.max_new_tokens
+  found = (search(*given) if watch is None else search_watched(*given, watch)).ended
   found = jax.device_get(jax.tree.map(lambda a: a[:, : options.num_return_sequences], found))
   missing_B = ~np.isfinite(found.score_BK).all(1)
   if missing_B.any():

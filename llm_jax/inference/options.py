@@ -53,7 +53,8 @@ class Options:
     forced_bos_token_id: the first token made.
     forced_eos_token_id: the token, or one of the tokens, at max_new_tokens.
     eos_token_id: the token, or tokens, that end a row; None: none does.
-    stop_strings: texts that end a row, not of "beam"; the row's text ends with the one it made.
+    stop_strings: texts that end a row, or a hypothesis of a beam; its text ends with the one it
+      made.
     prefix: whether a decoder reads a prompt both ways, but for its last token, as one trained with
       an answer behind a prefix does.
     seed: of "sample". A row's draws depend on the seed and its own number only.
@@ -193,11 +194,6 @@ def _check_beam(options: Options) -> None:
     raise UserError(
       f"num_return_sequences is {options.num_return_sequences}, but a beam of num_beams="
       f"{options.beams} ends with as many. Widen the beam."
-    )
-  if options.stops:
-    raise UserError(
-      "stop_strings end the rows of method='greedy' and 'sample'; a beam's texts are not known "
-      "before it is done. Give eos_token_id, or another method."
     )
 
 

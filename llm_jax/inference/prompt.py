@@ -62,7 +62,8 @@ def to_terminal(
     _list(run, _batches(run, prompts, batch_size, options), len(prompts))
 
 
-def _length(run, prompt: str | list[int]) -> int:
+def length(run, prompt: str | list[int]) -> int:
+  """Tokens of a prompt, the one that begins a text included."""
   return len(run.tokenizer.encode(prompt)) + 1 if isinstance(prompt, str) else len(prompt)
 
 
@@ -75,7 +76,7 @@ def _settled(run, prompts: list, options: dict) -> dict:
   if spec.max_length:
     # An answer has positions of its own.
     answers = spec.kind == "encoder_decoder"
-    used = 0 if answers else max(_length(run, prompt) for prompt in prompts)
+    used = 0 if answers else max(length(run, prompt) for prompt in prompts)
     room = max(1, min(room, spec.max_length - used))
   return {**options, "max_new_tokens": room}
 

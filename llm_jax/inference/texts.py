@@ -2,6 +2,29 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
+
+def stopped(
+  tokenizer, special: bool, stops: Sequence[str], after: Sequence[Sequence[int]], tokens, real
+) -> np.ndarray:
+  """Which of several continuations of each prompt hold a stop string.
+
+  Args:
+    tokenizer, special, stops: as of `Text`.
+    after: ids of each prompt, of B; empty ones where an answer goes on with nothing.
+    tokens: ids, (B, C, N).
+    real: which continuations to look at, bool (B, C).
+
+  Returns:
+    bool (B, C).
+  """
+  found = np.zeros(real.shape, bool)
+  for b, c in np.argwhere(real):
+    text = tokenizer.decode(tokens[b, c], special, after[b])
+    found[b, c] = any(stop in text for stop in stops)
+  return found
+
 
 class Text:
   """Turns the tokens of one row into pieces of text, up to the first stop string and with it.

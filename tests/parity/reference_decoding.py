@@ -1,11 +1,16 @@
 """The torch side of parity in decoding: what transformers' `generate` makes of ragged prompts."""
 
+import types
 import warnings
 
+import numpy as np
+import tokenizers
 import torch
 import transformers
 
 from tests.parity import decoding, harness, reference
+
+LETTERS = "abcdef"
 
 
 def open_model(case: harness.Case):
@@ -14,12 +19,31 @@ def open_model(case: harness.Case):
   return model
 
 
-def decoded(model, batches, options: dict, ends: list[int]) -> list:
+def decoded(model, batches, options: dict, ends: list[int], tokenizer=None) -> list:
   """The new ids of every row of every batch, up to and with the end token."""
-  return [row for batch in batches for row in _decoded(model, batch, options, ends)]
+  return [row for batch in batches for row in _decoded(model, batch, options, ends, tokenizer)]
 
 
-def _decoded(model, batch, options, ends):
+def texts(size: int):
+  """One to three letters for each token: what `generate` wants of a tokenizer, and transformers'."""
+  rng, pieces = np.random.RandomState(1), list(LETTERS)
+  while len(pieces) < size:
+    piece = "".join(rng.choice(list(LETTERS), rng.randint(1, 4)))
+    pieces += [piece] if piece not in pieces else []
+  model = tokenizers.models.WordLevel({p: i for i, p in enumerate(pieces)}, unk_token="a")
+  theirs = tokenizers.Tokenizer(model)
+  theirs.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
+  theirs.decoder = tokenizers.decoders.Fuse()
+  ours = types.SimpleNamespace(
+    begin_id=0,
+    end_id=0,
+    decode=lambda ids, special, after: "".join(pieces[token] for token in ids),
+    stream=lambda special, after: types.SimpleNamespace(push=pieces.__getitem__, flush=str),
+  )
+  return ours, transformers.PreTrainedTokenizerFast(tokenizer_object=theirs)
+
+
+def _decoded(model, batch, options, ends, tokenizer):
   config = _config(model, options, ends)
   longest = max(map(len, batch))
   answers = model.config.is_encoder_decoder  # whose sources are padded at the right
@@ -32,7 +56,9 @@ def _decoded(model, batch, options, ends):
   model.generation_config = transformers.GenerationConfig()
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    found = model.generate(ids, attention_mask=mask.long(), generation_config=config)
+    found = model.generate(
+      ids, attention_mask=mask.long(), generation_config=config, tokenizer=tokenizer
+    )
   return [_cut(row[1 if answers else longest :].tolist(), ends) for row in found]
 
 
