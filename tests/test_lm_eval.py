@@ -115,7 +115,7 @@ def test_requests_are_answered_in_their_own_order(run, files):
 
   from llm_jax.evaluation.harness_adapter import Adapter
 
-  adapter = Adapter(run.model, run.params, run.tokenizer)
+  adapter = Adapter(run)
 
   def requests(kind, *arguments):
     return [Instance(kind, {}, args, index) for index, args in enumerate(arguments)]
@@ -132,6 +132,9 @@ def test_requests_are_answered_in_their_own_order(run, files):
   stop = {"until": [texts[0][1]], "max_gen_toks": 8}
   [stopped] = adapter.generate_until(requests("generate_until", ("one", stop)))
   assert stopped == texts[0][: texts[0].index(texts[0][1])]
+  forbidden = Adapter(run, {"suppress_tokens": TOKENIZER.encode(texts[0])})
+  [other] = forbidden.generate_until(requests("generate_until", ("one", long)))
+  assert other and not set(other) & set(texts[0])
   with pytest.raises(UserError, match="num_beams"):
     adapter.generate_until(requests("generate_until", ("a", {"num_beams": 4})))
 

@@ -19,6 +19,7 @@ from llm_jax.data import tokenizers
 from llm_jax.errors import UserError
 from llm_jax.evaluation import likelihood, perplexity, tasks, token_scores
 from llm_jax.evaluation.scores import normal_form
+from llm_jax.inference import settings
 from llm_jax.inference.generate import generate
 from llm_jax.models.build import abstract_params, build
 from llm_jax.models.spec import model_config
@@ -281,7 +282,20 @@ def test_tasks_of_text_are_scored_and_written_with_their_command(run, tmp_path, 
   assert (last["examples"], last["cut"]) == (2, 0)
 
 
+def test_a_task_keeps_to_what_the_checkpoint_says_of_decoding(run, tmp_path):
+  loaded, path = (run.model, run.params), tmp_path / "words.jsonl"
+  options = {"tokenizer": TOKENIZER, "max_new_tokens": 6}
+  [free] = generate(*loaded, ["ab"], return_log_probs=True, **options)
+  [text] = generate(*loaded, ["ab"], suppress_tokens=free.ids, **options)
+  path.write_text(json.dumps({"prompt": "ab", "references": [text.strip()]}))
+  assert tasks.evaluate(tmp_path, path, metrics=["chrf"], max_new_tokens=6)["chrf"] < 50
+  (tmp_path / settings.FILE).write_text(json.dumps({"bad_words_ids": [[i] for i in free.ids]}))
+  found = tasks.evaluate(tmp_path, path, metrics=["chrf"], max_new_tokens=6)
+  assert found["chrf"] == pytest.approx(100)
+
+
 def test_a_prompt_without_room_for_its_answer_is_named():
+  run = runs.Trained(base(), TOKENIZER, *made("learned"), labels=(), text_sha256="")
   examples = [{"prompt": "a", "references": ["b"]}, {"prompt": "a" * 19, "references": ["b"]}]
   with pytest.raises(UserError, match="Example 2 needs 25 positions"):
-    tasks.generation(*made("learned"), TOKENIZER, examples, ["f1"], 5)
+    tasks.generation(run, examples, ["f1"], 5, {})

@@ -13,6 +13,7 @@ from llm_jax.errors import UserError, unknown
 from llm_jax.evaluation import likelihood
 from llm_jax.evaluation.tasks import before
 from llm_jax.inference.generate import generate
+from llm_jax.inference.prompt import asked
 
 try:
   from lm_eval.api.model import LM
@@ -33,10 +34,12 @@ class Adapter(LM):
   Contexts and continuations are encoded together, behind the token that begins documents.
   """
 
-  def __init__(self, model, params, tokenizer):
-    """Takes a decoder or an encoder-decoder; rolling likelihoods need a decoder."""
+  def __init__(self, run, decoding: dict | None = None):
+    """Args: a `training.runs.Trained`, a decoder's or an encoder-decoder's (rolling likelihoods
+    need a decoder); options of `generate` that hold where a request says nothing else."""
     super().__init__()
-    self._loaded = (model, params, tokenizer)
+    self._run, self._decoding = run, decoding or {}
+    self._loaded = (run.model, run.params, run.tokenizer)
 
   def loglikelihood(self, requests: Sequence) -> list[tuple[float, bool]]:
     """(nats, whether greedy decoding makes it) of each request's (context, continuation)."""
@@ -49,28 +52,29 @@ class Adapter(LM):
 
   def generate_until(self, requests: Sequence) -> list[str]:
     """The text behind each request's prompt, as far as the first string of its `until`."""
-    texts, model, tokenizer = [""] * len(requests), self._loaded[0], self._loaded[2]
-    groups = {}
+    texts, run, groups = [""] * len(requests), self._run, {}
     for index, request in enumerate(requests):
       groups.setdefault(_options(request.args[1]), []).append(index)
     for options, indices in groups.items():
       indices.sort(key=lambda i: -len(requests[i].args[0]))
       for start in range(0, len(indices), _PROMPTS):
         batch = indices[start : start + _PROMPTS]
-        prompts = [requests[i].args[0] for i in batch]
-        made = generate(model, self._loaded[1], prompts, tokenizer=tokenizer, **dict(options))
+        prompts, how = asked(run, [requests[i].args[0] for i in batch])
+        how = {**self._decoding, **how, **dict(options)}
+        made = generate(run.model, run.params, prompts, tokenizer=run.tokenizer, **how)
         for index, text in zip(batch, made, strict=True):
           texts[index] = before(text, _strings(requests[index].args[1].get("until", ())))
     return texts
 
 
-def evaluate(run, path: Path, limit: int | None = None) -> dict:
+def evaluate(run, path: Path, limit: int | None, decoding: dict) -> dict:
   """Runs the task of a YAML file.
 
   Args:
     run: a `training.runs.Trained`.
     path: the file; its folder may hold others that it includes.
     limit: how many examples; None: all.
+    decoding: options of `generate`, as of `Adapter`.
 
   Returns:
     lm-eval's values and standard errors by its own names, and the number of examples.
@@ -95,7 +99,7 @@ def evaluate(run, path: Path, limit: int | None = None) -> dict:
     if name not in manager.all_tasks:
       raise UserError(f"lm-eval finds no task {name!r} in {path}: it needs a dataset_path.")
     found = simple_evaluate(
-      model=Adapter(run.model, run.params, run.tokenizer),
+      model=Adapter(run, decoding),
       tasks=[name],
       task_manager=manager,
       limit=limit,

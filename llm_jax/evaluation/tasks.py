@@ -21,7 +21,9 @@ import numpy as np
 from llm_jax.errors import UserError, unknown
 from llm_jax.evaluation import likelihood, scores
 from llm_jax.evaluation.token_scores import longest_input, require_language_model
+from llm_jax.inference import settings
 from llm_jax.inference.generate import generate
+from llm_jax.inference.prompt import asked, length
 from llm_jax.training import runs
 
 KINDS = {
@@ -41,7 +43,7 @@ def evaluate(
   limit: int | None = None,
   max_new_tokens: int = 64,
 ) -> dict:
-  """Scores a run in the task of a file.
+  """Scores a run in the task of a file. What generates keeps to its checkpoint's own settings.
 
   Args:
     folder: a run folder.
@@ -71,7 +73,7 @@ def evaluate(
   if path.suffix in (".yaml", ".yml"):
     from llm_jax.evaluation import harness_adapter
 
-    return harness_adapter.evaluate(runs.read(folder, step), path, limit)
+    return harness_adapter.evaluate(runs.read(folder, step), path, limit, settings.read(folder))
   kind, examples = read(path, limit)
   run = runs.read(folder, step)
   loaded = (run.model, run.params, run.tokenizer)
@@ -80,7 +82,7 @@ def evaluate(
     return likelihood.multiple_choice(*loaded, items)
   if kind == "last_word":
     return last_word(*loaded, [e["text"] for e in examples])
-  return generation(*loaded, examples, metrics, max_new_tokens)
+  return generation(run, examples, metrics, max_new_tokens, settings.read(folder))
 
 
 def read(path: Path, limit: int | None = None) -> tuple[str, list[dict]]:
@@ -133,31 +135,37 @@ def last_word(model, params, tokenizer, texts: Sequence[str]) -> dict:
 
 
 def generation(
-  model, params, tokenizer, examples: Sequence[dict], metrics: Sequence[str], max_new_tokens: int
+  run, examples: Sequence[dict], metrics: Sequence[str], max_new_tokens: int, decoding: dict
 ) -> dict:
-  """Continues prompts greedily, or answers sources, and compares the texts with references."""
-  require_language_model(model, ("decoder", "encoder_decoder"))
-  prompts = [example["prompt"] for example in examples]
-  _check_room(model, tokenizer, prompts, max_new_tokens)
+  """Continues prompts greedily, or answers sources, and compares the texts with references.
+
+  Args:
+    decoding: other options of `generate`.
+  """
+  require_language_model(run.model, ("decoder", "encoder_decoder"))
+  prompts, how = asked(run, [example["prompt"] for example in examples])
+  _check_room(run, prompts, max_new_tokens)
   order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
   texts = [""] * len(prompts)
   for start in range(0, len(order), _PROMPTS):
     chosen = order[start : start + _PROMPTS]
     made = generate(
-      model,
-      params,
+      run.model,
+      run.params,
       [prompts[i] for i in chosen],
-      tokenizer=tokenizer,
+      tokenizer=run.tokenizer,
       max_new_tokens=max_new_tokens,
+      **decoding,
+      **how,
     )
     for index, text in zip(chosen, made, strict=True):
       texts[index] = before(text, examples[index].get("stop", ())).strip()
   references = [example["references"] for example in examples]
   found = {}
   for score in dict.fromkeys(scores.METRICS[name][0] for name in metrics):
-    asked = [key for name in metrics if scores.METRICS[name][0] is score for key in _keys(name)]
+    keys = [key for name in metrics if scores.METRICS[name][0] is score for key in _keys(name)]
     values = score(texts, references)
-    found |= {key: values[key] for key in asked}
+    found |= {key: values[key] for key in keys}
   return found | {"examples": len(texts)}
 
 
@@ -171,14 +179,14 @@ def _keys(metric):
   return scores.METRICS[metric][1]
 
 
-def _check_room(model, tokenizer, prompts, max_new_tokens):
+def _check_room(run, prompts, max_new_tokens):
   """`generate` would refuse these too, but knows no example's number."""
-  longest = longest_input(model)
+  longest = longest_input(run.model)
   if longest is None:
     return
   for number, prompt in enumerate(prompts, 1):
-    used = len(tokenizer.encode(prompt)) + 1
-    if model.spec.kind == "decoder":
+    used = length(run, prompt)
+    if run.model.spec.kind == "decoder":
       used += max_new_tokens
     if max(used, max_new_tokens) > longest:
       raise UserError(
