@@ -25,7 +25,7 @@ def decoded(model, batches, options: dict, ends: list[int], tokenizer=None) -> l
 
 
 def texts(size: int):
-  """One to three letters for each token: what `generate` wants of a tokenizer, and transformers'."""
+  """One to three letters a token: what `generate` wants of a tokenizer, and transformers'."""
   rng, pieces = np.random.RandomState(1), list(LETTERS)
   while len(pieces) < size:
     piece = "".join(rng.choice(list(LETTERS), rng.randint(1, 4)))
