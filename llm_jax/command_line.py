@@ -241,6 +241,9 @@ def _evaluate(arguments, overrides, argv):
   from llm_jax.evaluation import jobs, neighbours, perplexity, result_file, tasks
 
   where, step = arguments.workdir, arguments.step
+  beam = arguments.num_beams is not None or arguments.length_penalty is not None
+  if beam and (arguments.task or not jobs.reads_records(where)):
+    raise UserError("--num-beams and --length-penalty are for a run that answers texts, not tasks.")
   if arguments.words is not None or (arguments.task is None and _is_of_words(where)):
     if any((arguments.task, arguments.data, arguments.window, arguments.stride)):
       raise UserError("The neighbours of words are told without --task, --data and --window.")
@@ -260,6 +263,8 @@ def _evaluate(arguments, overrides, argv):
     )
     name, about = found["objective"], {}
   elif arguments.task is None:
+    if arguments.limit is not None:
+      raise UserError("--limit counts examples of a task, or records; this run reads a text.")
     name, about = "perplexity", {}
     found = perplexity.evaluate(where, arguments.data, step, arguments.window, arguments.stride)
   else:

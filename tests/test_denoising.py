@@ -94,10 +94,10 @@ def test_a_row_inside_of_a_document_has_no_end_and_begin_tokens_stand_before_sou
 
 
 def test_30_percent_are_hidden_in_spans_of_poisson_lengths_with_mean_3():
-  text = list(range(3, 403))
+  text, default = list(range(3, 403)), Denoising().infilling
   lengths, hidden = [], []
   for place in range(600):
-    source = damaged({"infilling": 0.3}, text, place).tolist()
+    source = damaged({"infilling": default}, text, place).tolist()
     kept = [token for token in source if token != 1]
     assert kept == sorted(kept)
     hidden.append(len(text) - len(kept))
@@ -133,7 +133,7 @@ def test_sentences_move_as_wholes_and_in_every_order():
   )
   parts = ((5, 6, 2), (7, 2, 2), (8,))
   expected = {sum(order, ()) for order in itertools.permutations(parts)}
-  assert set(orders) == expected
+  assert set(orders) == expected and Denoising().sentences
   assert min(orders.values()) > 140
 
 
@@ -144,6 +144,7 @@ def test_masking_deletion_and_rotation_do_what_they_say():
   assert (masked[masked != 1] == np.array(text)[masked != 1]).all()
   deleted = damaged({"deletion": 0.25}, text).tolist()
   assert len(deleted) == 150 and deleted == sorted(deleted)
+  assert len(damaged({"deletion": 0.9}, [3, 4])) == 1  # never all of a text
   starts = {int(damaged({"rotation": True}, [3, 4, 5], place)[0]) for place in range(50)}
   turned = damaged({"rotation": True}, text).tolist()
   at = turned.index(3)

@@ -117,6 +117,8 @@ class Digits:
   def encode(self, text):
     return [int(letter) for letter in text]
 
+  encode_with_gaps = encode
+
   def decode(self, ids, special, after=()):
     assert special  # the sentinels of an answer
     return ",".join(map(str, ids))

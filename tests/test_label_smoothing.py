@@ -1,10 +1,13 @@
 """Smoothed labels: the loss is that of a target shared with the whole vocabulary."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from llm_jax import objective
 from llm_jax.ops.cross_entropy import both_entropies
@@ -41,6 +44,28 @@ def test_smoothed_loss_and_gradient_are_those_of_the_definition(smoothing):
   np.testing.assert_allclose(gradient, wanted_gradient, atol=1e-6)
   plain = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
   np.testing.assert_allclose(metrics["loss"][0], jnp.sum(plain * batch["weights"]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sequence_to_sequence", "prefix_answer"])
+def test_objectives_of_pairs_smooth_their_labels(name):
+  logits, batch = batch_of(jax.random.key(2))
+  batch |= {"tokens": batch["targets"], "target_segments": batch["segments"]}
+  batch["prefix"] = batch["segments"] > 0
+  asked = []
+
+  class Model:
+    spec = types.SimpleNamespace(decoder_start_id=0)
+
+    def apply(self, *arguments, **options):
+      asked.append(options)
+      return types.SimpleNamespace(logits=logits), {}
+
+  options = objective.options(name, label_smoothing=0.2)
+  chosen = objective.make(ConfigDict({"objective": name, "objective_options": options}))
+  sums, _ = chosen.loss(Model(), {}, batch, {}, train=True)
+  wanted, _ = objective.sums(logits, {}, batch, 0.2)
+  np.testing.assert_allclose(sums["tokens"], wanted["tokens"], rtol=1e-6)
+  assert asked[0]["train"] and ("prefix" in asked[0]) == (name == "prefix_answer")
 
 
 def test_the_fused_form_of_both_entropies_equals_the_reference():

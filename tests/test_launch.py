@@ -193,6 +193,20 @@ def test_generate_refuses_what_it_cannot_do(trained, extra, message, capsys):
   assert message in refused(capsys, "generate", f"--workdir={workdir}", "--prompt=x", *extra)
 
 
+@pytest.mark.parametrize(
+  ("extra", "message"),
+  [
+    (["--num-beams=2"], "--num-beams and --length-penalty are for a run that answers texts"),
+    (["--task=some.jsonl", "--length-penalty=2"], "that answers texts, not tasks"),
+    (["--limit=3"], "--limit counts examples of a task, or records"),
+  ],
+  ids=str,
+)
+def test_evaluate_refuses_what_it_would_not_heed(trained, extra, message, capsys):
+  _, workdir, _ = trained
+  assert message in refused(capsys, "evaluate", f"--workdir={workdir}", *extra)
+
+
 def test_help_explains_every_verb_with_an_example(capsys):
   with pytest.raises(SystemExit) as ended:
     command_line.main(["--help"])

@@ -132,9 +132,10 @@ def test_requests_are_answered_in_their_own_order(run, files):
   stop = {"until": [texts[0][1]], "max_gen_toks": 8}
   [stopped] = adapter.generate_until(requests("generate_until", ("one", stop)))
   assert stopped == texts[0][: texts[0].index(texts[0][1])]
-  forbidden = Adapter(run, {"suppress_tokens": TOKENIZER.encode(texts[0])})
+  letters = set(filter(str.isascii, texts[0]))
+  forbidden = Adapter(run, {"suppress_tokens": TOKENIZER.encode("".join(letters))})
   [other] = forbidden.generate_until(requests("generate_until", ("one", long)))
-  assert other and not set(other) & set(texts[0])
+  assert letters and other and not letters & set(other)
   with pytest.raises(UserError, match="num_beams"):
     adapter.generate_until(requests("generate_until", ("a", {"num_beams": 4})))
 

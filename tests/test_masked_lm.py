@@ -80,10 +80,10 @@ def test_15_percent_are_chosen_of_which_80_are_masked_10_replaced_and_10_kept():
 
 def test_whole_words_are_chosen_together_as_often_as_tokens_are():
   """Ids from 20 on go on with the word before them."""
-  pieces = ("", "", *(f" {i}" for i in range(2, 20)), *(f"{i}" for i in range(20, V)))
+  pieces = ("", "EOS", *(f" {i}" for i in range(2, 20)), *(f"{i}" for i in range(20, V)))
   vocabulary = Vocabulary(V, VOCABULARY.special, pieces=pieces)
   random = np.random.default_rng(0)
-  chosen, count = 0, 0
+  chosen, count, apart = 0, 0, {"segments": [], "a special token": []}
   for place in range(1500):
     row = row_of(random.integers(0, V, random.integers(3, 50)), place=place)
     row["segments"][len(row["segments"]) // 2 :] = 2
@@ -93,8 +93,15 @@ def test_whole_words_are_chosen_together_as_often_as_tokens_are():
     inside = (original[1:] >= 20) & ordinary[:-1] & (segments[1:] == segments[:-1])
     assert (weights[1:] == weights[:-1])[inside].all()
     assert weights[~ordinary].sum() == 0
+    goes_on = (original >= 20) & ordinary
+    border = goes_on[1:] & ordinary[:-1] & (segments[1:] != segments[:-1])
+    apart["segments"] += (weights[1:] != weights[:-1])[border].tolist()
+    around = goes_on[2:] & ~ordinary[1:-1] & ordinary[:-2]
+    apart["a special token"] += (weights[2:] != weights[:-2])[around].tolist()
     chosen, count = chosen + weights.sum(), count + ordinary.sum()
   assert chosen / count == pytest.approx(0.15, abs=0.005)
+  for between, found in apart.items():  # two words, of which one alone is chosen a quarter of times
+    assert np.mean(found) == pytest.approx(0.255, abs=0.07), between
   with pytest.raises(UserError, match="only the ids are known"):
     MaskedLm(whole_words=True).transform(row, VOCABULARY)
 

@@ -10,11 +10,12 @@ from ml_collections import ConfigDict
 from llm_jax import objective
 from llm_jax.config import base
 from llm_jax.data import pairs, tokenizers
+from llm_jax.data.records import Records
 from llm_jax.errors import UserError
 from llm_jax.evaluation import translation
 from llm_jax.models import build
 from llm_jax.models.spec import model_config
-from llm_jax.training import strategies
+from llm_jax.training import inputs, strategies
 from llm_jax.training.runs import Trained
 
 BYTES = tokenizers.get(ConfigDict({"name": "byte", "vocab_size": 0}), [])
@@ -87,6 +88,12 @@ def test_a_bad_record_is_named(records, message):
     objective.make(_config()).examples(records, BYTES, (), 8)
 
 
+def test_a_bad_record_is_named_with_the_part_it_is_in():
+  part = Records("pairs.tsv (training)", [pair("a", "")], "")
+  with pytest.raises(UserError, match=r"pairs.tsv \(training\): Record 1 \(source 'a'\)"):
+    inputs.table(objective.make(_config()), part, BYTES, (), 8)
+
+
 @pytest.mark.parametrize(
   ("options", "message"),
   [
@@ -141,6 +148,10 @@ def test_copying_is_learned_to_near_zero_loss():
   found = translation.scores(run, [pair(word, word) for word in words[:9]], num_beams=2)
   assert found["chrf"] == 100 and "nrefs:1" in found["bleu_signature"]
   assert [sample["answer"] for sample in found["samples"]] == words[:3]
+  with pytest.raises(UserError, match=r"Record 2 \(source 'b'\) has no target"):
+    translation.scores(run, [pair("a", "a"), pair("b", "")])
+  with pytest.raises(UserError, match="num_beams must be at least 1, found 0"):
+    translation.scores(run, [pair("a", "a")], num_beams=0)
 
 
 def _config(**options):

@@ -87,6 +87,16 @@ def test_a_prefix_is_for_decoders():
     llm_jax.generate(build.build(config.model), {}, [[1]], prefix=True)
 
 
+def test_answers_have_the_room_that_learned_positions_leave_them():
+  config = _config()
+  config.model.update(positions="learned", max_length=12)
+  model = build.build(config.model)
+  run = Trained(config, BYTES, model, build.init_params(model, jax.random.key(0)), (), "")
+  assert len(translation.answers(run, ["abcde", "a"], 1, 1.0)) == 2
+  with pytest.raises(UserError, match=r"13 tokens .* 12 positions"):
+    translation.answers(run, ["a" * 11], 1, 1.0)
+
+
 def test_copying_is_learned_to_near_zero_loss():
   config = _config()
   model, chosen = build.build(config.model), objective.make(config)

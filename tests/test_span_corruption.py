@@ -19,10 +19,12 @@ from llm_jax import config as config_schema
 from llm_jax.analysis.flops import flops
 from llm_jax.data import pipeline, tokenizers
 from llm_jax.data.tokenizers import Vocabulary
+from llm_jax.errors import UserError
 from llm_jax.models import build
 from llm_jax.models.spec import model_config
 from llm_jax.objectives.span_corruption import SpanCorruption, corrupt
 from llm_jax.training import loop
+from llm_jax.training.meter import Meter
 
 V, SENTINELS, FIRST = 1000, 100, 999  # the first sentinel is the last id
 NAMED = tuple((f"<extra_id_{i}>", FIRST - i) for i in range(SENTINELS))
@@ -113,11 +115,11 @@ def test_15_percent_are_cut_out_in_spans_of_3_tokens_wherever_they_may_be():
 
 
 def test_where_many_short_texts_need_more_places_than_there_are_whole_ones_are_left_out():
-  texts = [[10 * i + 1, 10 * i + 2, 10 * i + 3] for i in range(20)]
+  texts = [[10 * i + 1, 10 * i + 2, 10 * i + 3] for i in range(21)]
   example = transform(row_of(*texts))
   pairs = list(pairs_of(example))
   places = len(example["targets"])
-  assert len(pairs) == places // 3 and example["left_out"] == 20 - len(pairs)
+  assert places % 3 and len(pairs) == places // 3 and example["left_out"] == 21 - len(pairs)
   assert [restored(*pair)[0] for pair in pairs] == texts[: len(pairs)]
   batch = {"weights": example["weights"][None], "segments": example["segments"][None]}
   assert OBJECTIVE.count(batch)["tokens"] == 3 * len(pairs)
@@ -180,6 +182,22 @@ def test_the_flops_of_a_run_are_those_of_targets_as_short_as_they_are(tmp_path):
   tokens = config.batch_size * config.seq_len
   counted = flops(jax.value_and_grad(loss), params) / tokens
   assert run.flops_per_token == pytest.approx(counted, rel=0.05)
+
+
+def test_texts_of_which_nothing_can_be_cut_out_are_refused_and_not_scored_as_perfect(tmp_path):
+  config = config_schema.load(f"{config_schema.EXPERIMENTS / 't5.py'}:tiny", [])
+  (tmp_path / "text.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n{"text": "c"}\n' * 20)
+  config.data.path = str(tmp_path / "text.jsonl")
+  run = loop.Run(config, tmp_path)
+  validation = list(run.batches.validation())
+  assert sum(rows["weights"].sum() for rows in validation) == 0
+  assert all((rows["left_out"] > 0).any() for rows in validation)
+  run.strategy = types.SimpleNamespace(
+    put=lambda rows: rows,
+    evaluate=lambda state, rows: {"loss": (0.0, float(rows["weights"].sum()))},
+  )
+  with pytest.raises(UserError, match="holds nothing to predict"):
+    Meter(run, None, {"tokens": 0, "seconds": 0.0}).validate(1, None)
 
 
 def test_a_target_begins_with_the_start_token_and_each_of_its_tokens_is_predicted():

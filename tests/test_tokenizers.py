@@ -300,6 +300,22 @@ def test_special_tokens_are_shown_where_they_are_asked_for(made):
   assert "".join(map(stream.push, ids)) + stream.flush() == "<0>é<1>a"
 
 
+@pytest.mark.parametrize("name", ["byte", "bpe", "wordpiece", "unigram"])
+def test_gaps_are_written_by_name_and_no_other_special_token_is(made, name):
+  mask, first, other = "[MASK]", "<extra_id_0>", "<extra_id_12>"
+  plain = made[name]
+  tokenizer = plain.extended(((mask,), (other,), (first,), ("[CLS]",)))
+  ids = dict(tokenizer.vocabulary.special)
+  text = f"{first}then  {other} there{mask} "
+  then, there = plain.encode("then"), plain.encode(" there")
+  expected = [ids[first], *then, ids[other], *there, ids[mask], *plain.encode(" ")]
+  assert tokenizer.encode_with_gaps(text) == expected
+  for text in ("then there", "[CLS] then <|endoftext|>", ""):
+    assert tokenizer.encode_with_gaps(text) == plain.encode(text)
+  assert plain.encode_with_gaps(text) == plain.encode(text)  # which has no gaps
+  assert tokenizer.decode(expected, special=True) == f"{first}then{other} there{mask} "
+
+
 def test_a_wrong_name_or_file_is_told(tmp_path):
   with pytest.raises(UserError, match="Did you mean 'bpe'"):
     make("bpee")

@@ -14,16 +14,19 @@ from llm_jax.models.spec import model_config
 def get_config(mode=""):
   config = base()
   config.objective = "span_corruption"
-  config.steps, config.seq_len, config.eval.every = 1000, 64, 250
+  config.steps, config.seq_len, config.eval.every = 2500, 64, 500
   config.tokenizer.vocab_size = 612  # a hundred of them are sentinels
+  config.optimizer.learning_rate = 2e-3
   config.model = model_config(
     kind="encoder_decoder",
     d_model=96,
     pattern=("attention", "cross_attention", "mlp"),
     repeats=1,
-    encoder_repeats=1,
-    positions="relative",
+    encoder_repeats=2,
     norm="rmsnorm",
-    layers={"mlp": {"activation": "relu", "use_bias": False}},
+    layers={
+      "attention": {"num_heads": 4, "positions": "rope"},
+      "mlp": {"activation": "relu", "use_bias": False},
+    },
   )
   return with_mode(config, mode)

@@ -24,6 +24,16 @@ def encode(
   Raises:
     UserError: a text is empty, or no text at all.
   """
+  check(records)
+  sides = [
+    tokenizer.encode_documents([record[field] for record in records])
+    for field in ("source", "target")
+  ]
+  return tuple([framed[1:-1].tolist() for framed in side] for side in sides)
+
+
+def check(records: Sequence[dict]) -> None:
+  """Refuses a record of which a text is empty, or no text at all."""
   for number, record in enumerate(records, 1):
     for field in ("source", "target"):
       if not isinstance(record[field], str) or not record[field].strip():
@@ -31,11 +41,6 @@ def encode(
           f"{named(number, record)} has no {field}: expected a text, found {record[field]!r}. "
           "Remove the record, or mend it."
         )
-  sides = [
-    tokenizer.encode_documents([record[field] for record in records])
-    for field in ("source", "target")
-  ]
-  return tuple([framed[1:-1].tolist() for framed in side] for side in sides)
 
 
 def source_frame(vocabulary) -> tuple[list[int], list[int]]:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 END = special_tokens.END[0]
+_GAPS = frozenset(itertools.chain(special_tokens.MASK, *special_tokens.SENTINELS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +175,21 @@ class Tokenizer:
   def encode(self, text: str) -> list[int]:
     """The ids of a text, without the tokens before and after it."""
     return self._inner.encode(text, add_special_tokens=False).ids
+
+  def encode_with_gaps(self, text: str) -> list[int]:
+    """`encode`, but that masks and sentinels which the text has by their names are these tokens.
+
+    Spaces before them are dropped: they stand for words, and a word's space is a part of it.
+    """
+    added = self._inner.get_added_tokens_decoder().items()
+    gaps = {t.content: index for index, t in added if t.special and t.content in _GAPS}
+    if not gaps:
+      return self.encode(text)
+    *parts, last = re.split(f"({'|'.join(map(re.escape, gaps))})", text)
+    ids = []
+    for before, gap in zip(parts[::2], parts[1::2], strict=True):
+      ids += [*self.encode(before.rstrip(" ")), gaps[gap]]
+    return ids + self.encode(last)
 
   def encode_with_offsets(self, text: str) -> tuple[list[int], np.ndarray]:
     """The ids of a text, and where in it each stands: characters, int32 (N, 2), first and end.

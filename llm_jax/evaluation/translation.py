@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from llm_jax import objective as objectives
+from llm_jax.data import pairs
 from llm_jax.evaluation import scores as task_scores
 from llm_jax.inference.generate import generate
 from llm_jax.inference.prompt import asked
@@ -35,6 +36,7 @@ def scores(
   Raises:
     UserError: no records, or one that the objective refuses.
   """
+  pairs.check(records)
   sources, targets = ([record[name] for record in records] for name in ("source", "target"))
   made = answers(run, sources, num_beams, length_penalty)
   samples = [
@@ -49,15 +51,17 @@ def answers(run, sources: Sequence[str], num_beams: int, length_penalty: float) 
   """The answer to each source, in the order given; decoded shortest first, so that those of one
   batch end at about the same time."""
   prompts, options = asked(run, list(sources))
-  if num_beams > 1:
+  if num_beams != 1:
     options |= {"method": "beam", "num_beams": num_beams, "length_penalty": length_penalty}
-  longest = objectives.make(run.config).target_length(run.config.seq_len)
+  longest, spec = objectives.make(run.config).target_length(run.config.seq_len), run.model.spec
   lengths = [len(run.tokenizer.encode(source)) for source in sources]
   order = sorted(range(len(sources)), key=lambda i: lengths[i])
   found = [""] * len(sources)
   for start in range(0, len(order), _BATCH):
     chosen = order[start : start + _BATCH]
     room = min(longest, 2 * lengths[chosen[-1]] + _ROOM)
+    if spec.kind == "decoder" and spec.positions == "learned":  # answers stand behind their prompts
+      room = max(min(room, spec.max_length - len(prompts[chosen[-1]])), 1)
     made = generate(
       run.model,
       run.params,

@@ -57,7 +57,8 @@ def generate(
       tokenizer.
     tokenizer: turns strings into ids, with the marks of a document that the model was trained with
       (a prompt stands behind the first, a source between both), and back; its end token is the
-      default of eos_token_id. Answers show other special tokens, for sentinels are part of them.
+      default of eos_token_id. A source may hold masks and sentinels by their names, as in "to be
+      <extra_id_0> to be"; answers show special tokens other than the end, sentinels among them.
     callback: is called with each list of pieces that `stream` would yield.
     **options: the fields of `Options`.
 
@@ -129,14 +130,14 @@ def _encode(model, prompts, tokenizer) -> list[list[int]]:
     if any(isinstance(prompt, str) for prompt in prompts):
       raise UserError("prompts hold text, which needs a tokenizer. Give one, or lists of ids.")
     return [list(prompt) for prompt in prompts]
-  begin, end = [tokenizer.begin_id], [tokenizer.end_id]
+  begin, end, encode = [tokenizer.begin_id], [tokenizer.end_id], tokenizer.encode
   if not _answers(model):
     end = []
-  elif begin == end:  # a source then has the one behind it alone
-    begin = []
+  else:
+    begin = begin if begin != end else []  # a source then has the one behind it alone
+    encode = tokenizer.encode_with_gaps
   return [
-    begin + tokenizer.encode(prompt) + end if isinstance(prompt, str) else list(prompt)
-    for prompt in prompts
+    begin + encode(prompt) + end if isinstance(prompt, str) else list(prompt) for prompt in prompts
   ]
 
 

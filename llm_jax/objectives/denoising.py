@@ -4,7 +4,7 @@
              a span of length 0 puts a mask where nothing is missing
   sentences  the sentences stand in another order
   masking    tokens become a mask each
-  deletion   tokens are gone, with nothing in their place
+  deletion   tokens are gone, with nothing in their place; one stays at least
   rotation   the text begins at any of its tokens, and what was before that stands at its end
 
 What several options ask for is done in this order, but sentences come first. The default is the
@@ -125,9 +125,10 @@ class Denoising:
       (ordinary,) = np.nonzero(text_N != mask)
       text_N = text_N.copy()
       text_N[_some(ordinary, self.masking, random)] = mask
-    if self.deletion:
-      text_N = np.delete(text_N, _some(np.arange(len(text_N)), self.deletion, random))
-    if self.rotation and len(text_N):
+    if self.deletion:  # of all but one: an empty source says nothing, not even where it is
+      gone = _some(np.arange(len(text_N)), self.deletion, random)[: len(text_N) - 1]
+      text_N = np.delete(text_N, gone)
+    if self.rotation:
       text_N = np.roll(text_N, -random.randint(len(text_N)))
     return text_N
 

@@ -66,7 +66,8 @@ class MaskedLmNextSentence(MaskedLm):
     if len(np.unique(ids)) < 2:
       raise UserError(
         f"Next sentence prediction takes wrong continuations from another document; found "
-        f"{len(np.unique(ids))} documents of two tokens or more. Give more text."
+        f"{len(np.unique(ids))} documents of two tokens or more. Give more text, or hold out more "
+        "of it with data.validation_fraction."
       )
     # Which one is drawn once; whether it is shown is drawn each time.
     random = np.random.RandomState(0)

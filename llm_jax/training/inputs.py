@@ -204,7 +204,10 @@ def table(asked, part, tokenizer: Tokenizer, labels, seq_len: int) -> Stream | E
   if not hasattr(asked, "examples"):
     return pipeline.join(tokenizer.encode_documents(part.documents))
   read = part.records if asked.FIELDS else part.documents
-  return Examples(asked.examples(read, tokenizer, labels, seq_len))
+  try:
+    return Examples(asked.examples(read, tokenizer, labels, seq_len))
+  except UserError as error:  # which counts from the part's own first record
+    raise UserError(f"{part.name}: {error}") from None
 
 
 def _counted(vocabulary: Vocabulary, parts) -> Vocabulary:

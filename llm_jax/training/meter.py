@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from llm_jax.errors import UserError
 from llm_jax.training.diagnosis import largest_activations
 from llm_jax.training.inputs import document_ids
 from llm_jax.training.metrics import Metrics
@@ -85,6 +86,11 @@ class Meter:
       _add(sums, pending)
       values = {name: total / max(count, 1.0) for name, (total, count) in sums.items()}
       nats, targets = sums["loss"]
+      if not targets:
+        raise UserError(
+          "The validation part holds nothing to predict: its documents are too short for the "
+          "objective. Give more or longer texts."
+        )
       if run.batches.validation_targets:
         # Evaluated in part, the text counts in the proportion of its tokens.
         num_bytes = run.text.validation_bytes * targets / run.batches.validation_targets
