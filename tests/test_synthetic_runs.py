@@ -82,13 +82,24 @@ def test_the_baseline_is_each_kinds_most_frequent_answer():
   rows["targets"][3] = even
   targets = np.array([[odd, even], [odd, even], [even, even], [odd, even]])
   others = {"kind": kind, "weights": weights, "targets": targets}
-  found = synthetic.constant(rows, others, made)
+  found = synthetic.guessing(rows, others, made)
   # Kind 0 saw odd twice, and is right twice; kind 1 saw even three times: wrong twice, right once.
   assert found["by_kind"] == {"length_1": 1.0, "length_2": pytest.approx(1 / 3)}
   assert found["accuracy"] == pytest.approx(3 / 5) and found["exact"] == pytest.approx(3 / 4)
   symbols = len(made.symbols)
   nats = 2 * math.log((2 + symbols) / 3) + 2 * math.log(3 + symbols) + math.log((3 + symbols) / 4)
   assert found["loss"] == pytest.approx(nats / 5)
+
+
+def test_the_baseline_knows_what_is_frequent_at_a_place():
+  made = tasks.make(tasks.options("parity", longest=2, held_out_lengths=(2,)))
+  even, odd = made.symbols.index("even"), made.symbols.index("odd")
+  rows = {"kind": np.zeros(4, int), "weights": np.ones((4, 2), np.float32)}
+  rows["targets"] = np.array([[odd, even]] * 3 + [[even, even]])
+  assert synthetic.guessing(rows, rows, made)["accuracy"] == 7 / 8
+  # A place at which nothing was asked takes the kind's answer.
+  unseen = rows | {"weights": np.array([[0.0, 1.0]] * 4, np.float32)}
+  assert synthetic.guessing(rows, unseen, made)["accuracy"] == 5 / 8
 
 
 def test_of_another_experiments_model_all_is_taken_but_the_jobs_own():

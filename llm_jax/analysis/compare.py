@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from llm_jax.analysis import capabilities, planning, report, workers
+from llm_jax.analysis import capabilities, capability_report, planning, report, workers
 from llm_jax.errors import UserError
 from llm_jax.training import workdir
 
@@ -70,6 +70,7 @@ def run(config: ConfigDict, folder: Path, command: list[str], progress: bool = T
       _finish(study, trained)
     if config.compare.tasks:
       capabilities.write(folder, config, words)
+      capability_report.write(folder)
     else:
       report.write(folder)
   print(folder / "report.html")

@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 
 from llm_jax.analysis import panels, svg
 from llm_jax.analysis.panels import Line
-from llm_jax.analysis.results import AXES, Architecture, Results
+from llm_jax.analysis.results import AXES, FRACTIONS, Architecture, Results
 from llm_jax.analysis.svg import FONT, INK, Style
-from llm_jax.analysis.words import plain, scaled, size
+from llm_jax.analysis.words import METRICS, plain, scaled, size
 
 POINTS = 80  # of a curve; more cannot be seen at a panel's width
+SCORE = "Validation, bits per byte"
 DECODE, STATE = "decode_tokens_per_second", "state_bytes"
 
 
@@ -74,28 +75,52 @@ def curves(results: Results, styles: dict[str, Style]) -> list[str]:
   return made
 
 
-def grids(results: Results, styles: dict[str, Style]) -> list[str]:
-  """Bits per byte against the learning rate in the short trials, one small panel each."""
+def grids(results: Results, styles: dict[str, Style], name: str = "grid") -> list[str]:
+  """The score against the learning rate in the short trials, one small panel each."""
   tried = [a for a in results.architectures.values() if a.grid]
-  reached = [bits for a in tried for _, bits in a.grid if bits is not None]
+  reached = [score for a in tried for _, score in a.trials if score is not None]
   if not reached:
     return []
+  higher = results.comparison.get("higher_is_better", False)
   # A trial that diverged would flatten all the others: half as much again as the best is enough.
-  low, high = min(reached), min(max(reached), 1.5 * min(reached))
+  low, high = min(reached), max(reached) if higher else min(max(reached), 1.5 * min(reached))
   margin = 0.1 * ((high - low) or 0.1)
+  limits = low - (1 + higher) * margin, high + (2 - higher) * margin
+  if results.metric in FRACTIONS:
+    limits = -0.08, 1.08
+  training = "training " if "corpus" in results.comparison else ""
   return [
     panels.responses(
-      name=f"grid-{i}",
+      name=f"{name}-{a.name}",
       title=a.title,
-      own=a.grid,
-      others=[other.grid for other in tried if other is not a],
+      score=f"{training}{METRICS.get(results.metric, results.metric)}",
+      own={plain(decay): trials for decay, trials in a.grid.items()},
+      others=[_best_trials(other, higher) for other in tried if other is not a],
       style=styles[a.name],
-      chosen=a.get("learning_rate"),
-      limits=(low - margin, high + 2 * margin),
-      rates=sorted({rate for other in tried for rate, _ in other.grid}),
+      chosen=_chosen(a),
+      limits=limits,
+      rates=sorted({rate for other in tried for rate, _ in other.trials}),
+      worst=limits[0 if higher else 1],
     )
-    for i, a in enumerate(tried)
+    for a in tried
   ]
+
+
+def _chosen(a: Architecture) -> tuple[float, str] | None:
+  """The setting of the full runs, its weight decay as the panel names it."""
+  rate = a.get("learning_rate")
+  if rate is None:
+    return None
+  decay = a.get("weight_decay")
+  return rate, plain(next(iter(a.grid)) if decay is None else decay)
+
+
+def _best_trials(a: Architecture, higher: bool) -> list[tuple[float, float | None]]:
+  """The best score at each learning rate."""
+  best = max if higher else min
+  rates = sorted({rate for rate, _ in a.trials})
+  reached = lambda rate: [s for r, s in a.trials if r == rate and s is not None]
+  return [(rate, best(reached(rate), default=None)) for rate in rates]
 
 
 def speeds(results: Results, styles: dict[str, Style]) -> list[str]:
@@ -142,7 +167,7 @@ def tradeoffs(results: Results, styles: dict[str, Style]) -> list[str]:
         ends = [summary.mean - spread], [summary.mean + spread]
         lines.append(Line(styles[a.name], a.title, [cost(a)], [summary.mean], *ends))
     if len(lines) > 1:
-      made.append(panels.scatter(f"cost-{name}", title, lines, show))
+      made.append(panels.scatter(f"cost-{name}", SCORE, title, lines, show))
   return made
 
 

@@ -1,4 +1,4 @@
-"""Kinds of panels: curves with bands, fits, log-log lines, scatter and learning-rate response.
+"""Kinds of panels: curves with bands, fits, scores by length, log-log lines, scatter, responses.
 
 Every line is labelled at its end, in the page's ink beside its own marker: a colour alone would
 be too weak to read on white and says nothing to those who do not see it.
@@ -14,6 +14,7 @@ from llm_jax.analysis.svg import FONT, INK, Style
 from llm_jax.analysis.words import log_ticks, plain
 
 WIDTH, HEIGHT = 345, 250
+LETTER = 0.6 * FONT  # width of one, in the widest of the fonts that a page may get
 MARGINS = {"left": 34, "right": 12, "bottom": 36, "top": 24}
 
 
@@ -133,63 +134,148 @@ def logarithmic(
     return svg.render(axes, name, f"{title}, by {x_label}. {ends}.")
 
 
-def scatter(name: str, title: str, lines: list[Line], show: Callable[[float], str]) -> str:
-  """One point an architecture with its spread: bits per byte over a logarithmic cost."""
+def lengths(
+  name: str,
+  title: str,
+  x_label: str,
+  lines: list[Line],
+  limits: tuple[float, float],
+  trained: float | None = None,
+  guessing: Sequence[tuple[float, float]] = (),
+) -> str:
+  """Scores over the lengths of held-out examples, logarithmic.
+
+  Args:
+    limits: of the y axis.
+    trained: the greatest length in training; gets an upright line.
+    guessing: (x, y) of what guessing reaches, dashed.
+  """
+  with svg.panel(WIDTH, HEIGHT, **MARGINS | _room(lines)) as axes:
+    axes.set_title(title, pad=16 if trained else None)
+    axes.set_xlabel(x_label)
+    axes.set_xscale("log")
+    axes.set_ylim(*limits)
+    for line in lines:
+      if line.low is not None:
+        axes.fill_between(
+          line.x, line.low, line.high, color=line.style.colour, alpha=0.14, linewidth=0
+        )
+      axes.plot(line.x, line.y, marker=line.style.marker, **line.style.line)
+    if guessing:
+      axes.plot(*zip(*guessing, strict=True), color=INK, linewidth=1, linestyle=(0, (2, 2)))
+    if trained:
+      axes.axvline(trained, color=INK, linewidth=0.9)
+      at = {"transform": axes.get_xaxis_transform(), "va": "bottom", "fontsize": FONT - 1.5}
+      axes.text(trained, 1.01, f"trained up to {plain(trained)}", **at)
+    inside = sorted({x for line in lines for x in line.x})
+    low, high = (pick([*inside, trained or inside[0]]) for pick in (min, max))
+    room = (high / low) ** 0.06
+    axes.set_xlim(low / room, high * room)
+    _ticks(axes.xaxis, inside[:: -(-len(inside) // 6)], plain)
+    _label_ends(axes, lines)
+    ends = ", ".join(f"{line.label} {line.y[-1]:.2f} at {plain(line.x[-1])}" for line in lines)
+    return svg.render(axes, name, f"{title}, by {x_label}. Ends: {ends}.")
+
+
+def scatter(
+  name: str,
+  score: str,
+  cost: str,
+  lines: list[Line],
+  show: Callable[[float], str],
+  digits: int = 3,
+  limits: tuple[float, float] | None = None,
+) -> str:
+  """One point an architecture with its spread: a score over a logarithmic cost.
+
+  Args:
+    show: writes a cost.
+    digits: of a score.
+    limits: of the y axis; None: as wide as it must be.
+  """
   with svg.panel(WIDTH, HEIGHT, **MARGINS) as axes:
-    axes.set_title("Validation, bits per byte")
-    axes.set_xlabel(title)
+    axes.set_title(score, pad=9)
+    axes.set_xlabel(cost)
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.14)
     for line in lines:
       axes.plot([line.x[0]] * 2, [line.low[0], line.high[0]], color=line.style.colour)
       axes.plot(line.x, line.y, line.style.marker, color=line.style.colour, markersize=7)
+    if limits:
+      axes.set_ylim(*limits)
     _log_axis(axes.xaxis, show, 4)
     _label_points(axes, lines)
-    points = ", ".join(f"{line.label} {line.y[0]:.3f} at {show(line.x[0])}" for line in lines)
-    return svg.render(axes, name, f"Validation bits per byte by {title}: {points}.")
+    points = ", ".join(
+      f"{line.label} {line.y[0]:.{digits}f} at {show(line.x[0])}" for line in lines
+    )
+    return svg.render(axes, name, f"{score} by {cost}: {points}.")
 
 
 def responses(
   name: str,
   title: str,
-  own: Sequence[tuple[float, float | None]],
+  score: str,
+  own: dict[str, Sequence[tuple[float, float | None]]],
   others: list[Sequence[tuple[float, float | None]]],
   style: Style,
-  chosen: float | None,
+  chosen: tuple[float, str] | None,
   limits: tuple[float, float],
   rates: list[float],
+  worst: float,
 ) -> str:
-  """Bits per byte over the learning rate: one architecture in front of all the others.
+  """A score over the learning rate: one architecture in front of all the others.
 
   Args:
-    own, others: (learning rate, bits per byte or None where training failed), ascending.
-    chosen: the rate that was picked; it gets a ring.
-    limits: of the y axis; what lies above it, or failed, is a cross at the upper border.
+    score: its words.
+    own: by weight decay, (learning rate, score or None where training failed), ascending. Of
+      several weight decays each line is labelled, and that of the chosen one is the strongest.
+    others: the same of other architectures, for lines behind.
+    chosen: the learning rate and weight decay that were picked; they get a ring.
+    limits: of the y axis; what lies beyond the worse one, or failed, is a cross at that border.
     rates: every rate that was tried, for a shared x axis.
+    worst: which limit is the worse one.
   """
-  with svg.panel(188, 150, left=34, right=8, bottom=30, top=20) as axes:
+  lines = [
+    Line(style, decay, *zip(*found, strict=True))
+    for decay, trials in own.items()
+    if (found := [trial for trial in trials if trial[1] is not None])
+  ]
+  room = _room(lines) if len(own) > 1 and lines else {"right": 8}
+  with svg.panel(188, 150, **{"left": 34, "bottom": 30, "top": 20} | room) as axes:
     axes.set_title(title)
     axes.set_xscale("log")
     axes.set_xlim(rates[0] / 1.4, rates[-1] * 1.4)
     axes.set_ylim(*limits)
-    reached = lambda grid: [(rate, bits) for rate, bits in grid if bits is not None]
-    for grid in others:
-      if reached(grid):
-        axes.plot(*zip(*reached(grid), strict=True), color=INK, alpha=0.22, linewidth=0.9)
-    if reached(own):
-      axes.plot(*zip(*reached(own), strict=True), marker=style.marker, **style.line)
-    bits = dict(own)
-    lost = [rate for rate in bits if bits[rate] is None or bits[rate] > limits[1]]
+    for trials in others:
+      reached = [trial for trial in trials if trial[1] is not None]
+      if reached:
+        axes.plot(*zip(*reached, strict=True), color=INK, alpha=0.22, linewidth=0.9)
+    for line in lines:
+      look = {} if len(own) == 1 or (chosen and line.label == chosen[1]) else {"alpha": 0.5}
+      axes.plot(line.x, line.y, marker=style.marker, **style.line, **look)
+    sign = 1 if worst == limits[1] else -1
+    lost = [r for t in own.values() for r, s in t if s is None or sign * s > sign * worst]
     border = {"transform": axes.get_xaxis_transform(), "clip_on": False, "markersize": 6}
-    axes.plot(lost, [0.97] * len(lost), "x", color=style.colour, markeredgewidth=1.6, **border)
-    if bits.get(chosen) is not None:
+    at = [0.97 if sign > 0 else 0.03] * len(lost)
+    axes.plot(lost, at, "x", color=style.colour, markeredgewidth=1.6, **border)
+    picked = dict(own.get(chosen[1], ())).get(chosen[0]) if chosen else None
+    if picked is not None:
       ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.1}
-      axes.plot([chosen], [bits[chosen]], "o", markersize=11, **ring)
+      axes.plot([chosen[0]], [picked], "o", markersize=11, **ring)
     _ticks(axes.xaxis, rates[:: -(-len(rates) // 4)], plain)
     axes.locator_params(axis="y", nbins=4)
-    said = [f"{plain(r)}: {'failed' if b is None else format(b, '.2f')}" for r, b in own]
-    label = f"{title}: training bits per byte by learning rate. " + ", ".join(said) + "."
-    return svg.render(axes, name, label)
+    if len(own) > 1 and lines:
+      _label_ends(axes, lines)
+    return svg.render(axes, name, f"{title}: {score} by learning rate. {_said(own)}")
+
+
+def _said(own: dict[str, Sequence[tuple[float, float | None]]]) -> str:
+  """The trials of a grid in words."""
+  rows = []
+  for decay, trials in own.items():
+    said = [f"{plain(r)}: {'failed' if s is None else format(s, '.2f')}" for r, s in trials]
+    rows.append((f"Weight decay {decay}: " if len(own) > 1 else "") + ", ".join(said) + ".")
+  return " ".join(rows)
 
 
 def _visible(lines: list[Line], top: float) -> tuple[float, float]:
@@ -217,13 +303,14 @@ def _log_axis(axis, show: Callable[[float], str], most: int) -> None:
 
 
 def _room(lines: list[Line]) -> dict[str, float]:
-  """The right margin that the longest label needs; a sans-serif letter is 0.55 em wide."""
-  return {"right": 24 + 0.55 * FONT * max(len(line.label) for line in lines)}
+  """The right margin that the longest label needs."""
+  return {"right": 24 + LETTER * max(len(line.label) for line in lines)}
 
 
 def _label_ends(axes: Axes, lines: list[Line]) -> None:
   """Each line's label right of the plot, moved apart and tied to its end by a thin leader."""
-  ends, heights = _label_heights(axes, lines)
+  ends, gap = _ends(axes, lines)
+  heights = spread_apart([y for _, y in ends], gap)
   for line, (x, y), label_y in zip(lines, ends, heights, strict=True):
     fixed = {"transform": axes.transAxes, "clip_on": False, "color": line.style.colour}
     axes.plot([x, 1.035], [y, label_y], linewidth=0.7, alpha=0.55, **fixed)
@@ -232,8 +319,19 @@ def _label_ends(axes: Axes, lines: list[Line]) -> None:
 
 
 def _label_points(axes: Axes, lines: list[Line]) -> None:
-  """Each point's label beside it, on the side with more room, no two at one height."""
-  ends, heights = _label_heights(axes, lines)
+  """Each point's label beside it, on the side with more room, none upon another."""
+  ends, gap = _ends(axes, lines)
+  width = axes.figure.bbox.width * axes.get_position().width
+  spans = []  # of each label, in fractions of the axes
+  for line, (x, _) in zip(lines, ends, strict=True):
+    length = 0.035 + LETTER * len(line.label) / width
+    left, right = (x, x + length) if x < 0.6 else (x - length, x)
+    spans.append((left - 0.02, right + 0.02))
+  heights = [0.0] * len(lines)
+  for block in overlapping(spans):
+    moved = spread_apart([ends[i][1] for i in block], gap)
+    for i, height in zip(block, moved, strict=True):
+      heights[i] = height
   for line, (x, y), label_y in zip(lines, ends, heights, strict=True):
     side, beside = ("left", x + 0.035) if x < 0.6 else ("right", x - 0.035)
     leader = {"color": line.style.colour, "linewidth": 0.7, "alpha": 0.55}
@@ -241,12 +339,23 @@ def _label_points(axes: Axes, lines: list[Line]) -> None:
     axes.text(beside, label_y, line.label, transform=axes.transAxes, va="center", ha=side)
 
 
-def _label_heights(axes: Axes, lines: list[Line]) -> tuple[list[tuple[float, float]], list[float]]:
-  """Where the lines end, in fractions of the axes, and heights at which labels do not collide."""
+def _ends(axes: Axes, lines: list[Line]) -> tuple[list[tuple[float, float]], float]:
+  """Where the lines end, in fractions of the axes, and the height of a label."""
   to_axes = axes.transData + axes.transAxes.inverted()
-  ends = [tuple(to_axes.transform((line.x[-1], line.y[-1]))) for line in lines]
+  ends = [to_axes.transform((line.x[-1], line.y[-1])) for line in lines]
   height = axes.figure.bbox.height * axes.get_position().height
-  return ends, spread_apart([min(1.0, max(0.0, y)) for _, y in ends], 1.25 * FONT / height)
+  return [(x, min(1.0, max(0.0, y))) for x, y in ends], 1.25 * FONT / height
+
+
+def overlapping(spans: Sequence[tuple[float, float]]) -> list[list[int]]:
+  """Groups of intervals that hang together by overlaps."""
+  groups, border = [], float("-inf")
+  for i in sorted(range(len(spans)), key=lambda i: spans[i]):
+    if spans[i][0] >= border:
+      groups.append([])
+    groups[-1].append(i)
+    border = max(border, spans[i][1])
+  return groups
 
 
 def spread_apart(positions: Sequence[float], gap: float) -> list[float]:

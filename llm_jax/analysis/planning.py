@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from llm_jax import objective
 from llm_jax.analysis import byte_model, counts, entrants, matching
 from llm_jax.errors import UserError, unknown
+from llm_jax.evaluation import synthetic
 from llm_jax.models import build
 from llm_jax.training import inputs, strategies, workdir
 from llm_jax.training.early_stopping import lower_is_better
@@ -109,6 +110,7 @@ def of_data(config: ConfigDict, command: str) -> dict:
     "metric": metric,
     "higher_is_better": not lower_is_better(metric),
     "kinds": list(asked.made.groups) if own else [],
+    "guessing": _guessing(asked) if own else {},
     "text": text.sha256,
     "tokenizer": {
       "name": "symbols" if own else config.tokenizer.name,
@@ -117,6 +119,14 @@ def of_data(config: ConfigDict, command: str) -> dict:
     },
     **({} if own else _text(text, tokenizer)),
   }
+
+
+def _guessing(asked) -> dict[str, float]:
+  """What guessing reaches in the task's metric, by kind of held-out example and ("") in all."""
+  read = lambda asked: asked.examples(asked.parts()[1].records, None, (), asked.made.length)
+  others = dataclasses.replace(asked, held_out_seed=asked.held_out_seed + 1)
+  found = synthetic.guessing(read(asked), read(others), asked.made)
+  return {"": found[asked.made.METRIC], **found["by_kind"]}
 
 
 def _target_parameters(compare) -> int | None:

@@ -221,15 +221,19 @@ def _training(results: Results) -> str:
 
 
 def _learning_rate(results: Results) -> str:
-  rates = sorted({rate for a in results.architectures.values() for rate, _ in a.grid})
+  rates = sorted({rate for a in results.architectures.values() for rate, _ in a.trials})
   if not rates:
     return ""
   compare = (results.comparison.get("config") or {}).get("compare") or {}
   steps = compare.get("tuning_steps")
   budget = f" of {plain(steps)} steps" if steps else ""
+  decays = sorted({decay for a in results.architectures.values() for decay in a.grid})
+  tried = f"the one of {listed([plain(rate) for rate in rates])}"
+  if len(decays) > 1:
+    tried += f", and the weight decay of {listed([plain(decay) for decay in decays])},"
   return (
-    f"For each architecture the one of {listed([plain(rate) for rate in rates])} with the lowest "
-    f"training loss over the last quarter of a trial{budget}; held-out text takes no part."
+    f"For each architecture {tried} with the lowest training loss over the last "
+    f"quarter of a trial{budget}; held-out text takes no part."
   )
 
 

@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 def write(folder: str | Path) -> Path:
-  """Writes results.csv and report.html into a comparison's folder.
+  """Writes results.csv, report.html and figures/ into a comparison's folder.
 
   Args:
     folder: holds comparison.json and, as far as the comparison got, runs/, speed/ and samples/.
@@ -39,13 +39,32 @@ def write(folder: str | Path) -> Path:
   """
   results = gather(folder)
   write_csv(results, results.folder / "results.csv")
-  target = results.folder / "report.html"
-  write_text(target, render(results))
-  return target
+  return write_page(results.folder, "report.html.j2", _content(results))
 
 
 def render(results: Results) -> str:
   """The page, as HTML."""
+  return page("report.html.j2", **_content(results))
+
+
+def write_page(folder: Path, template: str, content: dict) -> Path:
+  """Writes report.html, and each of its drawings as SVG and PDF into figures/.
+
+  Args:
+    content: what the template takes; drawings are values, or lists of them.
+  """
+  target = folder / "report.html"
+  write_text(target, page(template, **content))
+  (folder / "figures").mkdir(exist_ok=True)
+  for value in content.values():
+    for drawing in value if isinstance(value, list) else [value]:
+      if hasattr(drawing, "figure"):
+        drawing.write(folder / "figures")
+  return target
+
+
+def _content(results: Results) -> dict:
+  """What the template takes."""
   # Imported here: whoever imports this file to train has no use for matplotlib.
   from llm_jax.analysis import figures, svg
 
@@ -56,8 +75,7 @@ def render(results: Results) -> str:
     kind: getattr(figures, kind)(results, styles)
     for kind in ("curves", "grids", "speeds", "tradeoffs")
   }
-  return page(
-    "report.html.j2",
+  return dict(
     title=_title(results),
     symbols=[svg.key(styles[name], keys[name]) for name in names],
     finding=prose.finding(results),
@@ -68,7 +86,7 @@ def render(results: Results) -> str:
     captions=prose.captions(results),
     columns=_columns(results),
     rows=_rows(results, keys),
-    pairs=_pairs(results),
+    pairs=pairs(results),
     speed_rows=_speed_rows(results),
     samples=_samples(results, keys),
     command=results.comparison.get("command") or "not recorded",
@@ -121,13 +139,13 @@ def _rows(results: Results, keys: dict[str, str]) -> list[dict]:
       "error": a.get("error") or "",
       "bold": a.name in bold,
       "cells": [
-        _cell(a.get("parameters"), plain),
-        _cell(rate, lambda value: f"{value:.{digits}f}"),
-        _cell(a.tokens_per_second, lambda value: f"{value:,.0f}"),
-        _cell(flops, lambda value: f"{value / 1e6:,.2f}"),
-        _cell(memory, lambda value: f"{value / 1e6:,.0f}"),
-        _cell(last.get("decode_tokens_per_second"), lambda value: f"{value:,.0f}"),
-        _cell(last.get("state_bytes"), size),
+        shown(a.get("parameters"), plain),
+        shown(rate, lambda value: f"{value:.{digits}f}"),
+        shown(a.tokens_per_second, lambda value: f"{value:,.0f}"),
+        shown(flops, lambda value: f"{value / 1e6:,.2f}"),
+        shown(memory, lambda value: f"{value / 1e6:,.0f}"),
+        shown(last.get("decode_tokens_per_second"), lambda value: f"{value:,.0f}"),
+        shown(last.get("state_bytes"), size),
       ],
     }
     rows.append(row | _score_cells(results, a))
@@ -148,17 +166,19 @@ def _score_cells(results: Results, a: Architecture) -> dict:
   }
 
 
-def _cell(value, show) -> str:
+def shown(value, show) -> str:
+  """A cell; a dash for what was not measured."""
   return DASH if value is None else show(value)
 
 
-def _pairs(results: Results) -> list[dict]:
+def pairs(results: Results) -> list[dict]:
+  """The rows of the table of every pair."""
   title = lambda name: results.architectures[name].title
   return [
     {
       "lower": title(pair.lower),
       "higher": title(pair.higher),
-      "difference": f"{pair.difference:.3f}",
+      "difference": f"{pair.difference:.3f} \u00b1 {pair.half_width:.3f}",
       "p": "under 0.001" if pair.p_value < 0.001 else f"{pair.p_value:.3f}",
       "verdict": "told apart" if pair.apart else "undecided",
     }
@@ -173,7 +193,7 @@ def _speed_rows(results: Results) -> list[dict]:
     {
       "title": a.title,
       "cells": [
-        _cell(row.get(kind), whole)
+        shown(row.get(kind), whole)
         for kind in (
           "context",
           "prefill_tokens_per_second",

@@ -54,8 +54,8 @@ class Architecture:
     entry: the entry itself.
     status: "finished" only if every seed reached the last step with a finite score.
     runs: by seed.
-    grid: (learning rate, score or None where training failed), ascending; over several weight
-      decays that of the best one.
+    grid: the trials, by weight decay: (learning rate, score or None where training failed), both
+      ascending.
     speed: one dict a context length, ascending; keys "context" and `SPEEDS`.
     alone: training tokens a second measured with nothing beside it, or None.
     sample: the dict of samples/<name>.json, or None.
@@ -66,7 +66,7 @@ class Architecture:
   entry: dict
   status: str
   runs: dict[int, Run]
-  grid: tuple[tuple[float, float | None], ...]
+  grid: dict[float, tuple[tuple[float, float | None], ...]]
   speed: tuple[dict, ...]
   alone: float | None
   sample: dict | None
@@ -75,6 +75,11 @@ class Architecture:
   def tokens_per_second(self) -> float | None:
     """Training speed: measured alone on the machine, else the median of its runs' lines."""
     return self.alone or _median(run.tokens_per_second for run in self.runs.values())
+
+  @property
+  def trials(self) -> list[tuple[float, float | None]]:
+    """(learning rate, score) of the whole grid."""
+    return [trial for row in self.grid.values() for trial in row]
 
   @property
   def note(self) -> str:
@@ -120,7 +125,7 @@ class Results:
 
   @property
   def ranked(self) -> list[Architecture]:
-    """Those with a score from every seed, lowest mean first."""
+    """Those with a score from every seed, best mean first."""
     return [self.architectures[name] for name in self.statistics.summaries]
 
   @property
@@ -219,20 +224,19 @@ def _architecture(folder: Path, entry: dict, seeds, comparison: dict) -> Archite
     entry=entry,
     status=status,
     runs=runs,
-    grid=_grid(entry.get("grid") or (), comparison.get("higher_is_better", False)),
+    grid=_grid(entry.get("grid") or ()),
     speed=tuple(sorted(measured.get("contexts", ()), key=lambda row: row["context"])),
     alone=_finite(measured.get("train_tokens_per_second")),
     sample=_json(folder / "samples" / f"{name}.json"),
   )
 
 
-def _grid(rows: Iterable[dict], higher_is_better: bool) -> tuple[tuple[float, float | None], ...]:
-  by_rate = {}
-  for row in rows:
-    by_rate.setdefault(float(row["learning_rate"]), []).append(_finite(row["score"]))
-  best = max if higher_is_better else min
-  reached = {rate: [s for s in scores if s is not None] for rate, scores in by_rate.items()}
-  return tuple((rate, best(reached[rate], default=None)) for rate in sorted(reached))
+def _grid(rows: Iterable[dict]) -> dict[float, tuple[tuple[float, float | None], ...]]:
+  found = {}
+  for row in sorted(rows, key=lambda row: (row["weight_decay"], row["learning_rate"])):
+    trial = float(row["learning_rate"]), _finite(row["score"])
+    found.setdefault(float(row["weight_decay"]), []).append(trial)
+  return {decay: tuple(trials) for decay, trials in found.items()}
 
 
 def _run(folder: Path, comparison: dict) -> Run:
@@ -244,7 +248,10 @@ def _run(folder: Path, comparison: dict) -> Run:
   last = [line for line in lines if line.get("split") == "validation" and line["step"] >= steps]
   # A run may end before its steps; then its result says so.
   final = _json(folder / "result.json") or (last[-1] if last else {})
-  kinds = {kind: final.get(f"{metric}/{kind}") for kind in comparison.get("kinds", ())}
+  names = comparison.get("kinds", ())
+  kinds = {kind: final.get(f"{metric}/{kind}") for kind in names}
+  if len(names) == 1:  # then there is nothing to tell apart
+    kinds = {names[0]: final.get(metric)}
   return Run(
     train=train,
     score=_finite(final.get(metric)),

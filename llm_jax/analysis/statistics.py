@@ -176,12 +176,13 @@ def compare(
   return Comparison(summaries, tuple(pairs), noise, freedom, threshold)
 
 
-def table(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> Table:
+def table(scores: Mapping[str, Mapping[str, Sequence[float]]], *, beside: int = 0) -> Table:
   """Compares architectures over tasks whose scores are fractions, higher being better.
 
   Args:
     scores: by task and architecture, one value a seed; the same seeds everywhere. An architecture
       may be missing in a task, which leaves it out of what is said over all tasks.
+    beside: how many comparisons of other scores share `LEVEL` with the table.
 
   Raises:
     ValueError: if the numbers of seeds differ, or a value is not finite or no fraction.
@@ -189,7 +190,7 @@ def table(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> Table:
   lengths = {len(row) for rows in scores.values() for row in rows.values()}
   if len(lengths) > 1:
     raise ValueError(f"every task needs the same seeds, found counts {sorted(lengths)}")
-  options = {"higher_is_better": True, "fractions": True, "family": len(scores) + 1}
+  options = {"higher_is_better": True, "fractions": True, "family": len(scores) + 1 + beside}
   tasks = {name: compare(rows, **options) for name, rows in scores.items()}
   everywhere = [
     name

@@ -2,6 +2,7 @@
 
 Everything grey or black is drawn in `INK`, which becomes `currentColor`, so that figures follow
 the page into dark mode and onto paper. Text stays text. Sizes are CSS pixels at natural size.
+Each drawing can be had as files too, for a paper: an SVG that stands alone, and a PDF.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
@@ -53,6 +55,7 @@ SETTINGS = {
   "lines.markeredgewidth": 0,
 }
 SVG = "{http://www.w3.org/2000/svg}"
+ALONE = "color: #1c1e22; background: #fff; font-family: system-ui, sans-serif"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,27 @@ class Style:
   def line(self) -> dict:
     """Arguments of a line in this style."""
     return {"color": self.colour, "linestyle": (0, self.dash) if self.dash else "-"}
+
+
+class Drawing(str):
+  """An <svg> element for a page, which still knows what it was drawn from.
+
+  Attributes:
+    name: unique in its page.
+    figure: matplotlib's.
+  """
+
+  name: str
+  figure: Figure
+
+  def write(self, folder: Path) -> None:
+    """Writes <name>.svg and <name>.pdf, in dark ink on white and on nothing."""
+    width, height = self.figure.bbox.size
+    opening = f'<svg xmlns="{SVG[1:-1]}" width="{width:g}" height="{height:g}" '
+    text = self.replace("<svg ", opening, 1).replace('style="', f'style="{ALONE}; ', 1)
+    (folder / f"{self.name}.svg").write_text(text + "\n", encoding="utf-8")
+    with matplotlib.rc_context(SETTINGS):
+      self.figure.savefig(folder / f"{self.name}.pdf", metadata={"CreationDate": None})
 
 
 def styles(names: list[str]) -> dict[str, Style]:
@@ -99,7 +123,7 @@ def panel(width: float, height: float, **margins: float) -> Iterator[Axes]:
     yield axes
 
 
-def render(axes: Axes, name: str, label: str) -> str:
+def render(axes: Axes, name: str, label: str) -> Drawing:
   """The axes' figure as an <svg> element.
 
   Args:
@@ -116,7 +140,9 @@ def render(axes: Axes, name: str, label: str) -> str:
   _clean(root, name)
   root.attrib = {"viewBox": root.get("viewBox"), "role": "img", "aria-label": label}
   root.set("style", "stroke-linejoin: round")
-  return re.sub(r">\s+<", "><", ElementTree.tostring(root, encoding="unicode"))
+  drawing = Drawing(re.sub(r">\s+<", "><", ElementTree.tostring(root, encoding="unicode")))
+  drawing.name, drawing.figure = name, axes.figure
+  return drawing
 
 
 def _clean(root: ElementTree.Element, name: str) -> None:

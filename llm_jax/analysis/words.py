@@ -5,6 +5,12 @@ import math
 from collections.abc import Sequence
 
 COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+METRICS = {
+  "bits_per_byte": "bits per byte",
+  "accuracy": "accuracy",
+  "exact": "share of exact answers",
+  "loss": "nats per token",
+}
 SCALES = ((1e15, "quadrillion"), (1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 

@@ -23,7 +23,7 @@ def scores(run, records: list[dict], training: list[dict]) -> dict:
   Returns:
     accuracy of the counted tokens, exact (the share of examples with all of them right) and loss,
     nats each; by_kind: of each kind of example the metric that the task's paper reports, which
-    metric names; baseline: what `constant` makes of other examples of the same kinds. Of a task
+    metric names; baseline: what `guessing` makes of other examples of the same kinds. Of a task
     that can tell them, bits that the model knows, most_bits, parameters and bits_per_parameter.
   """
   asked, config = objectives.make(run.config), run.config
@@ -46,7 +46,7 @@ def scores(run, records: list[dict], training: list[dict]) -> dict:
     for name in (asked.made.groups[kind] for kind in kinds)
   }
   others = read(dataclasses.replace(asked, held_out_seed=asked.held_out_seed + 1))
-  found["baseline"] = constant(rows, others, asked.made)
+  found["baseline"] = guessing(rows, others, asked.made)
   if hasattr(asked.made, "bits") and len(kinds) == len(asked.made.groups):
     found["bits"] = asked.made.bits(found["by_kind"])
     found["most_bits"] = asked.made.most_bits
@@ -55,10 +55,10 @@ def scores(run, records: list[dict], training: list[dict]) -> dict:
   return found
 
 
-def constant(rows: dict, others: dict, made) -> dict:
-  """Scores of guessing by frequency: each kind's most frequent answer in other examples of it.
-
-  The loss is that of the frequencies themselves, one added to each token's count.
+def guessing(rows: dict, others: dict, made) -> dict:
+  """Scores of guessing by frequency: the answer most frequent at its place in other examples of its
+  kind; where there was none at that place, the kind's. (The place alone can tell much: 0.76 of the
+  tokens of a sorted string.) The loss is that of the kind's frequencies, one added to each count.
 
   Args:
     rows, others: of `Synthetic.examples`: those that are scored, and those that are counted.
@@ -75,7 +75,8 @@ def constant(rows: dict, others: dict, made) -> dict:
 
   targets_NT, weights_NT, kind_N1 = rows["targets"], rows["weights"], rows["kind"][:, None]
   asked_N = weights_NT.sum(axis=1)
-  right_N = ((targets_NT == counts_GV.argmax(axis=1)[kind_N1]) * weights_NT).sum(axis=1)
+  guess_GT = np.stack([_guess(others, kind, counts_V) for kind, counts_V in enumerate(counts_GV)])
+  right_N = ((targets_NT == guess_GT[rows["kind"]]) * weights_NT).sum(axis=1)
   pairs = {
     "accuracy": (right_N, asked_N),
     "exact": (right_N == asked_N, np.ones_like(asked_N)),
@@ -89,6 +90,14 @@ def constant(rows: dict, others: dict, made) -> dict:
       for here_N in [rows["kind"] == kind]
     }
   }
+
+
+def _guess(others: dict, kind: int, counts_V: np.ndarray) -> np.ndarray:
+  """At each place the answer most frequent there, of equals the one with the highest count."""
+  here_N, rest_V = others["kind"] == kind, counts_V / (1 + counts_V.sum())
+  columns = zip(others["targets"][here_N].T, others["weights"][here_N].T, strict=True)
+  count = lambda targets_N, weights_N: np.bincount(targets_N[weights_N > 0], minlength=len(rest_V))
+  return np.array([np.argmax(count(*column) + rest_V) for column in columns])
 
 
 def _mean(part, count) -> float:
