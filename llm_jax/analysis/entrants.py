@@ -49,7 +49,7 @@ def find(name: str, variants: ConfigDict) -> Entrant:
   file = config_schema.EXPERIMENTS / f"{path}.py"
   config = config_schema.load(f"{file}:{mode}", [])
   title = mode.replace("_", " ") if mode else file.read_text().split('"""')[1].partition(":")[0]
-  if name in comparison.compare.variants:  # there may be several of one experiment
+  if name in variants:  # there may be several of one experiment
     title = name.replace("_", " ")
   return Entrant(name, variant.get("title") or title, config, variant.get("changes") or {})
 

@@ -1,5 +1,6 @@
 """What a comparison decides before it trains: data, widths, grids; a mistake shows here."""
 
+import dataclasses
 import itertools
 import sys
 from pathlib import Path
