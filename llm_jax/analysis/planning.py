@@ -79,6 +79,9 @@ def plans(config: ConfigDict, command: str) -> dict[str, dict]:
     merged.optimizer.weight_decay = own.optimizer.weight_decay
     changes = dict(task.changes)
     entrants.change(merged, changes, name)
+    asked = objective.make(merged)
+    if hasattr(asked, "symbols"):
+      merged.seq_len = asked.made.length  # a variant of other sizes has another one
     made[name.replace(":", "_").replace("/", "_")] = _plan(merged, command) | {"task": task.title}
   return made
 
