@@ -5,6 +5,15 @@ Run: python launch.py train --config=experiments/denoising/t5.py \
 Takes: seven minutes beside other work on two CPU cores, for 1000 steps of 318,880 parameters.
 Expect: 2.60 bits per byte of the spans cut out of held-out text, 2.85 after 250 steps. What it puts
   in their places is white space and short pieces: so small a run learns what is frequent.
+
+Five gaps of held-out lines, filled by a run of 2,500 steps after 1,264 of them (2.64 bits per byte):
+python launch.py generate --workdir=runs/t5 --prompt="..." --temperature=0.7 --top-p=0.9 --seed=1
+
+  I will unto Venice, to buy <extra_id_0> 'gainst the wedding-day.     ","  two new lines
+  Provide the feast, father, and bid <extra_id_0>; I will be sure ..   four new lines
+  I know not what to say: but give <extra_id_0> your hands.            a new line
+  We will have rings and things and <extra_id_0> array.                "re."  two new lines
+  God send you joy, Petruchio! 'tis <extra_id_0>.                      two new lines
 """
 
 from llm_jax.config import base, with_mode
@@ -14,7 +23,7 @@ from llm_jax.models.spec import model_config
 def get_config(mode=""):
   config = base()
   config.objective = "span_corruption"
-  config.steps, config.seq_len, config.eval.every = 2500, 64, 500
+  config.steps, config.seq_len, config.eval.every = 1000, 64, 250
   config.tokenizer.vocab_size = 612  # a hundred of them are sentinels
   config.optimizer.learning_rate = 2e-3
   config.model = model_config(
