@@ -2,11 +2,13 @@
 
 Run: python launch.py train --config=experiments/denoising/t5.py \
   --config.data.path=tinyshakespeare/input.txt
-Takes: seven minutes beside other work on two CPU cores, for 1000 steps of 318,880 parameters.
-Expect: 2.60 bits per byte of the spans cut out of held-out text, 2.85 after 250 steps. What it puts
-  in their places is white space and short pieces: so small a run learns what is frequent.
+Takes: 2.3 minutes of one CPU core for the first 1,264 of its steps, where it was stopped; 429,792
+  parameters.
+Expect: 2.77 bits per byte of the spans cut out of held-out text after 500 steps, 2.64 after 1,000.
+  What it puts in their places is white space and short pieces: so small a run learns what is
+  frequent.
 
-Five gaps of held-out lines, filled by a run of 2,500 steps after 1,264 of them (2.64 bits per byte):
+Five gaps of held-out lines, filled after 1,264 steps:
 python launch.py generate --workdir=runs/t5 --prompt="..." --temperature=0.7 --top-p=0.9 --seed=1
 
   I will unto Venice, to buy <extra_id_0> 'gainst the wedding-day.     ","  two new lines
@@ -23,7 +25,7 @@ from llm_jax.models.spec import model_config
 def get_config(mode=""):
   config = base()
   config.objective = "span_corruption"
-  config.steps, config.seq_len, config.eval.every = 1000, 64, 250
+  config.steps, config.seq_len, config.eval.every = 2500, 64, 500
   config.tokenizer.vocab_size = 612  # a hundred of them are sentinels
   config.optimizer.learning_rate = 2e-3
   config.model = model_config(
