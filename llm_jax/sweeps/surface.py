@@ -239,7 +239,9 @@ def _field(axes: Axes, x: _Key, y: _Key, trials: list[Seen], shade, limits) -> t
   axes.contourf(
     *shown, colors=[shade(level) for level in (levels[1:] + levels[:-1]) / 2], alpha=0.5
   )
-  if np.any((levels > np.nanmin(shown[2])) & (levels < np.nanmax(shown[2]))):
+  lowest, highest = np.nanmin(shown[2]), np.nanmax(shown[2])
+  flat = highest - lowest < 1e-3 * (limits[1] - limits[0])  # lines would follow its rounding
+  if not flat and np.any((levels > lowest) & (levels < highest)):
     lines = axes.contour(*shown, colors=INK, linewidths=0.7, alpha=0.6)
     axes.clabel(lines, fmt="%.3g", fontsize=FONT - 2)
   return places
