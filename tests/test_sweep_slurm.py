@@ -144,9 +144,10 @@ def jobs():
 
 
 def test_jobs_outlive_a_killed_manager_and_save_for_a_stopped_one(cluster, tmp_path):
-  config = sweeping.write(tmp_path, '{"seed": [0, 1]}', steps=300)
+  config = sweeping.write(tmp_path, '{"seed": [0, 1]}', steps=1000)
   folder = tmp_path / "s"
-  flags = ("--workers=1", "--cluster=slurm", "--config.checkpoint.every=20")
+  flags = ["--workers=1", "--cluster=slurm", "--config.checkpoint.every=50"]
+  flags.append("--config.log.every=100")
   with sweeping.start(config, folder, *flags) as process:
     wait_for(lambda: sweeping.saved(folder, 0), process)
     process.kill()
@@ -156,12 +157,17 @@ def test_jobs_outlive_a_killed_manager_and_save_for_a_stopped_one(cluster, tmp_p
     wait_for(lambda: manages(folder, process.pid), process)
     time.sleep(3)  # enough to begin another job, if it did not know of the first one
     assert jobs() == [job]
+    wait_for(lambda: any(is_half_done(folder, trial) for trial in (0, 1)), process)
     process.terminate()
     process.communicate(timeout=900)
   assert process.returncode == 75
   assert jobs() == [] and not list(folder.glob("trials/*/lock"))
   assert "2 trials: 2 complete" in finished(sweeping.start(config, folder, *flags))
   assert "resumed after step" in "".join(p.read_text() for p in folder.glob("trials/*/log"))
+
+
+def is_half_done(folder, trial):
+  return sweeping.saved(folder, trial) and not (folder / f"trials/{trial}/result.json").exists()
 
 
 def wait_for(happened, process):
