@@ -241,16 +241,15 @@ def _evaluate(arguments, overrides, argv):
   from llm_jax.evaluation import jobs, neighbours, perplexity, result_file, tasks
 
   where, step = arguments.workdir, arguments.step
-  beam = arguments.num_beams is not None or arguments.length_penalty is not None
-  if beam and (arguments.task or not jobs.reads_records(where)):
-    raise UserError("--num-beams and --length-penalty are for a run that answers texts, not tasks.")
+  records = arguments.task is None and jobs.reads_records(where)
+  _check_heeded(arguments, records)
   if arguments.words is not None or (arguments.task is None and _is_of_words(where)):
     if any((arguments.task, arguments.data, arguments.window, arguments.stride)):
       raise UserError("The neighbours of words are told without --task, --data and --window.")
     name, about = "neighbours", {}
     words = [word for word in (arguments.words or "").split(",") if word]
     found = neighbours.evaluate(where, words, step)
-  elif arguments.task is None and jobs.reads_records(where):
+  elif records:
     if arguments.window is not None or arguments.stride is not None:
       raise UserError("--window and --stride score a running text; this run reads records.")
     found = jobs.evaluate(
@@ -263,8 +262,6 @@ def _evaluate(arguments, overrides, argv):
     )
     name, about = found["objective"], {}
   elif arguments.task is None:
-    if arguments.limit is not None:
-      raise UserError("--limit counts examples of a task, or records; this run reads a text.")
     name, about = "perplexity", {}
     found = perplexity.evaluate(where, arguments.data, step, arguments.window, arguments.stride)
   else:
@@ -286,6 +283,15 @@ def _evaluate(arguments, overrides, argv):
   if keep:
     result_file.write(arguments.json or where, found)
   return 0
+
+
+def _check_heeded(arguments, records):
+  """Refuses flags of `evaluate` that would change nothing."""
+  beam = arguments.num_beams is not None or arguments.length_penalty is not None
+  if beam and not records:
+    raise UserError("--num-beams and --length-penalty are for a run that answers texts, not tasks.")
+  if arguments.limit is not None and not (records or arguments.task):
+    raise UserError("--limit counts examples of a task, or records; this run reads a text.")
 
 
 def _is_of_words(folder):

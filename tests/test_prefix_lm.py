@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
+from llm_jax.data import tokenizers
 from llm_jax.models import build
 from llm_jax.models.spec import model_config
 from llm_jax.objectives.prefix_lm import PrefixLm
@@ -61,6 +63,12 @@ def test_every_split_of_a_document_is_equally_likely_and_the_rows_own():
   assert max(abs(n - 500) for n in counted.values()) < 5 * np.sqrt(500)
   again = [OBJECTIVE.transform(row_of(12, 3, place=p))["prefix"][:12].sum() + 1 for p in range(50)]
   assert again == sizes[:50]
+
+
+def test_a_prompt_is_the_beginning_of_a_document():
+  tokenizer = tokenizers.get(ConfigDict({"name": "byte", "vocab_size": 0}), [])
+  [document] = tokenizer.encode_documents(["abcd"])
+  assert OBJECTIVE.prompt("ab", tokenizer) == document[:3].tolist()
 
 
 @pytest.mark.parametrize("pattern", [("attention", "mlp"), ("gru", "mlp")])
