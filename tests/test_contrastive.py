@@ -49,6 +49,13 @@ def test_each_pair_is_in_one_group_and_the_last_group_is_filled():
     assert bytes(positive[:5].tolist()).decode() == f"no {number:02}"
 
 
+def test_a_text_may_be_its_own_partner():
+  chosen = Contrastive(group=2, same_text=True, layout="plain")
+  rows = chosen.examples([{"text": "ab"}, {"text": "cd"}], with_tokens(chosen), (), 4)
+  assert chosen.FIELDS == ("text",)
+  np.testing.assert_array_equal(rows["tokens"][:, :, 0], rows["tokens"][:, :, 1])
+
+
 def test_the_loss_tells_a_partner_from_the_others_of_its_group_on_any_devices():
   config = config_of(group=3, temperature=0.2, layout="plain")
   chosen = make(config)

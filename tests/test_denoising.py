@@ -95,8 +95,9 @@ def test_a_row_inside_of_a_document_has_no_end_and_begin_tokens_stand_before_sou
 
 def test_30_percent_are_hidden_in_spans_of_poisson_lengths_with_mean_3():
   text, default = list(range(3, 403)), Denoising().infilling
-  lengths, hidden = [], []
+  lengths, hidden, ends = [], [], []
   for place in range(600):
+    known = len(lengths)
     source = damaged({"infilling": default}, text, place).tolist()
     kept = [token for token in source if token != 1]
     assert kept == sorted(kept)
@@ -106,10 +107,13 @@ def test_30_percent_are_hidden_in_spans_of_poisson_lengths_with_mean_3():
     for before, shown, after in zip(around, around[1:], around[2:], strict=False):
       if shown == 1 and before != 1 != after:
         lengths.append(after - before - 1)
+    ends.append((lengths[known], lengths[-1]))
   assert set(hidden) == {120}
   histogram = np.bincount(lengths, minlength=9)[:9] / len(lengths)
   poisson = np.exp(-3) * 3.0 ** np.arange(9) / [1, 1, 2, 6, 24, 120, 720, 5040, 40320]
   np.testing.assert_allclose(histogram, poisson, atol=0.012)
+  first, last = np.mean(ends, axis=0)  # the span cut short and the empty ones stand anywhere
+  assert first == pytest.approx(last, abs=0.5)
   masks = [np.sum(damaged({"infilling": 0.3}, text, place) == 1) for place in range(200)]
   assert np.mean(masks) == pytest.approx(120 / 3, rel=0.05)
 
