@@ -105,7 +105,9 @@ def _run(folder, task, value, lost):
   if not lost:
     value = min(1.0, max(0.0, value)) if task.metric != "loss" else value
     fall = 0 if value == 1 else 0.12  # from kind to kind
-    kinds = {f"{task.metric}/{k}": value * (1 - fall * i) for i, k in enumerate(task.kinds)}
+    # Of one kind alone nothing is said.
+    kinds = task.kinds if len(task.kinds) > 1 else ()
+    kinds = {f"{task.metric}/{k}": value * (1 - fall * i) for i, k in enumerate(kinds)}
     put(folder / "result.json", {"step": STEPS, task.metric: value, **kinds})
 
 

@@ -273,5 +273,5 @@ def test_the_methods_say_what_the_config_says(tmp_path, options, said):
 
 
 def test_labels_move_only_where_they_meet():
-  spans = [(0.0, 0.2), (0.5, 0.9), (0.1, 0.3), (0.85, 1.0)]
-  assert panels.overlapping(spans) == [[0, 2], [1, 3]]
+  spans = [(0.0, 0.4), (0.5, 0.9), (0.1, 0.2), (0.85, 1.0), (0.3, 0.45)]
+  assert panels.overlapping(spans) == [[0, 2, 4], [1, 3]]
