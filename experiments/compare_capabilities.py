@@ -12,7 +12,7 @@ from llm_jax.config import comparison, with_mode
 from llm_jax.data import task
 
 ARCHITECTURES = ("gpt2", "llama", "lstm", "s5", "mamba", "mamba2", "rwkv4", "rwkv7")
-SIZES = {
+SMALL = {
   "associative_recall": {"vocab_size": 64, "seq_len": 32, "pairs": 4, "noise": False},
   "selective_copying": {"seq_len": 32, "copied": 8},
   "copying": {"longest": 16, "held_out_lengths": (16, 32, 64), "letters": 16},
@@ -27,7 +27,7 @@ TINY = {
 
 
 def get_config(mode=""):
-  sizes = TINY if mode == "tiny" else SIZES
+  sizes = TINY if mode == "tiny" else SMALL
   config = comparison(
     architectures=ARCHITECTURES,
     tasks=tuple(sizes),

@@ -126,10 +126,10 @@ def _options(given: dict, tokenizer) -> Options:
 def _encode(model, prompts, tokenizer) -> list[list[int]]:
   if isinstance(prompts, str):
     raise UserError("prompts must be a list; for a single prompt write [prompt].")
-  if tokenizer is None:
-    if any(isinstance(prompt, str) for prompt in prompts):
-      raise UserError("prompts hold text, which needs a tokenizer. Give one, or lists of ids.")
+  if not any(isinstance(prompt, str) for prompt in prompts):
     return [list(prompt) for prompt in prompts]
+  if tokenizer is None:
+    raise UserError("prompts hold text, which needs a tokenizer. Give one, or lists of ids.")
   begin, end, encode = [tokenizer.begin_id], [tokenizer.end_id], tokenizer.encode
   if not _answers(model):
     end = []
