@@ -1,4 +1,4 @@
-"""A scaling study as one page a person can read: `scaling_report.write(study, path)`."""
+"""A scaling study as one page a person can read: `scaling_report.write(study, folder)`."""
 
 import json
 from pathlib import Path
@@ -7,23 +7,28 @@ from llm_jax.analysis import report, scaling, scaling_prose
 from llm_jax.analysis.report import DASH
 from llm_jax.analysis.scaling_results import Architecture, Study
 from llm_jax.analysis.words import large, percent, plain, plural, sentence
-from llm_jax.training.workdir import write_text
+
+TEMPLATE = "scaling.html.j2"
 
 
-def write(study: Study, path: Path) -> None:
-  """Writes the page, one self-contained file."""
-  write_text(path, render(study))
+def write(study: Study, folder: Path) -> Path:
+  """Writes report.html and figures/; returns the path of the page."""
+  return report.write_page(folder, TEMPLATE, _content(study))
 
 
 def render(study: Study) -> str:
   """The page, as HTML."""
+  return report.page(TEMPLATE, **_content(study))
+
+
+def _content(study: Study) -> dict:
+  """What the template takes."""
   # Imported here: whoever imports this file to train has no use for matplotlib.
   from llm_jax.analysis import scaling_figures, svg
 
   styles = svg.styles(list(study.architectures))
   keys = {name: f"key-{index}" for index, name in enumerate(study.architectures)}
-  return report.page(
-    "scaling.html.j2",
+  return dict(
     title=_title(study),
     symbols=[svg.key(styles[name], keys[name]) for name in styles],
     finding=scaling_prose.finding(study),

@@ -54,7 +54,7 @@ def run(config: ConfigDict, folder: Path, command: list[str], progress: bool = T
     study = scaling_results.gather(folder, plan, errors)
     workdir.write_json(folder / "scaling.json", scaling_results.summary(study))
     scaling_results.write_csv(study, folder / "results.csv")
-    scaling_report.write(study, folder / "report.html")
+    scaling_report.write(study, folder)
   print(folder / "report.html")
   return 1 if errors else 0
 
