@@ -132,6 +132,13 @@ def test_among_equals_nothing_is_claimed(tmp_path):
   assert "Each against each" not in html
 
 
+def test_pairs_are_counted_in_plain_words(tmp_path):
+  equal = made(tmp_path / "equal", (0.6, 0.6), (0.4, 0.4), noise=0.05)
+  assert "both pairs cannot be told apart" in capability_prose.finding(equal)[1]
+  apart = made(tmp_path / "apart", (0.9, 0.2), noise=0.003)
+  assert "the one pair is told apart" in capability_prose.finding(apart)[1]
+
+
 def test_one_seed_decides_nothing(tmp_path):
   found = made(tmp_path, (1.0, 0.3), (0.9, 0.2), seeds=1)
   first, second = capability_prose.finding(found)

@@ -156,11 +156,11 @@ def _open(found: Capabilities) -> str:
     return "one seed gives no measure of the noise, so no two architectures can be told apart"
   undecided = sum(not pair.apart for pair in pairs)
   within = f"within tasks, with {plural(len(found.seeds), 'seed')}"
+  every = {1: "the one pair", 2: "both pairs"}.get(len(pairs), f"all {counted(len(pairs))} pairs")
   if not undecided:
-    return f"{within}, every one of the {plural(len(pairs), 'pair')} is told apart"
-  which = f"all {counted(undecided)}" if undecided == len(pairs) else f"{counted(undecided)} of the"
-  many = "" if undecided == len(pairs) else f" {counted(len(pairs))}"
-  return f"{within}, {which}{many} pairs cannot be told apart"
+    return f"{within}, {every} {'is' if len(pairs) == 1 else 'are'} told apart"
+  some = f"{counted(undecided)} of the {counted(len(pairs))} pairs"
+  return f"{within}, {every if undecided == len(pairs) else some} cannot be told apart"
 
 
 def _missing(found: Capabilities) -> str:
