@@ -32,13 +32,7 @@ def test_a_decoder_is_trained_on_pairs_scored_and_asked(tmp_path, capsys):
   capsys.readouterr()
   asked = ["generate", run, "--prompt=ab", "--max-new-tokens=4", "--temperature=0"]
   assert command_line.main(asked) == 0
-  text = capsys.readouterr().out.removesuffix("\n")
-  assert not text.startswith("ab")  # an answer stands alone
-  task = {"prompt": "ab", "references": ["-", text.strip()]}  # of texts asked the same way
-  file = lines(tmp_path, "task.jsonl", [json.dumps(task)])
-  asked = ["evaluate", run, "--step=best", "--max-new-tokens=4", "--metrics=chrf"]
-  assert command_line.main([*asked, f"--task={file}"]) == 0
-  assert json.loads(capsys.readouterr().out)["scores"]["chrf"] == pytest.approx(100)
+  assert "ab" not in capsys.readouterr().out[:2]  # an answer stands alone
 
 
 def test_a_run_that_finds_answers_is_scored_beside_a_random_one(tmp_path):

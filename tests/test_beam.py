@@ -107,8 +107,10 @@ class Words:
 
   begin_id = end_id = END
   pieces = ("", "a", "ab", "c")
+  behind = set()
 
   def decode(self, ids, special=False, after=()):
+    self.behind.add(tuple(after))
     return "".join(self.pieces[token] for token in ids)
 
   def stream(self, special=False, after=()):
@@ -127,6 +129,7 @@ def test_a_beam_ends_hypotheses_at_stop_strings_as_at_end_tokens():
   options = {"method": "beam", "num_beams": SMALL**4, "max_new_tokens": 4, "eos_token_id": END}
   options |= {"num_return_sequences": len(known), "stop_strings": stops, "tokenizer": Words()}
   found = generate(model, params, prompts, return_log_probs=True, **options)
+  assert Words.behind >= {(3, 1), (2,)}  # each is decoded behind its own prompt
   for b, prompt in enumerate(prompts):
     each = log_probs_of("tiny", [prompt] * len(known), known)
     worth = [sum(values) / len(values) for values in each]

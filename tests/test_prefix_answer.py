@@ -11,7 +11,7 @@ from llm_jax.config import base
 from llm_jax.data import tokenizers
 from llm_jax.data.special_tokens import DELIMITER
 from llm_jax.errors import UserError
-from llm_jax.evaluation import translation
+from llm_jax.evaluation import tasks, translation
 from llm_jax.models import build
 from llm_jax.models.spec import model_config
 from llm_jax.training import strategies
@@ -97,7 +97,7 @@ def test_answers_have_the_room_that_learned_positions_leave_them():
     translation.answers(run, ["a" * 11], 1, 1.0)
 
 
-def test_copying_is_learned_to_near_zero_loss():
+def test_copying_is_learned_to_near_zero_loss(monkeypatch):
   config = _config()
   model, chosen = build.build(config.model), objective.make(config)
   random = np.random.default_rng(0)
@@ -115,6 +115,11 @@ def test_copying_is_learned_to_near_zero_loss():
   found = translation.scores(run, [pair(word, word) for word in words[:9]], num_beams=1)
   assert found["chrf"] == 100
   assert found["samples"][1] == {"source": words[1], "target": words[1], "answer": words[1]}
+  task, seen = [{"prompt": word, "references": [word]} for word in words[:9]], []
+  spy = lambda *given, **options: seen.append(options) or llm_jax.generate(*given, **options)
+  monkeypatch.setattr(tasks, "generate", spy)
+  assert tasks.generation(run, task, ["chrf"], 5, {})["chrf"] == 100
+  assert [options["prefix"] for options in seen] == [True]
 
 
 def _config(layer="attention", **options):
