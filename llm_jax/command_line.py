@@ -214,7 +214,7 @@ def _train(arguments, overrides, argv):
 def _sweep(arguments, overrides, argv):
   options = sweep_flags.options(arguments)
   config = config_schema.load(arguments.config, overrides, arguments.model)
-  if "compare" in config:
+  if "compare" in config or "scaling" in config:
     raise UserError(f"{arguments.config} is a comparison: python launch.py compare --config=...")
   # This process trains nothing: the accelerators are its workers'.
   _start_jax().config.update("jax_platforms", "cpu")

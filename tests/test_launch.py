@@ -72,6 +72,8 @@ def trained(tmp_path_factory):
     (["train", GPT2, "--config.tokenizer.name=bpee"], "Did you mean 'bpe'"),
     (["train", GPT2, "--config.parallel.strategy=pmapp"], "Did you mean 'pmap'"),
     (["train", f"--config={ROOT}/experiments/compare_quick.py"], "is a comparison"),
+    (["train", f"--config={ROOT}/experiments/compare_scaling.py"], "is a comparison"),
+    (["sweep", f"--config={ROOT}/experiments/compare_scaling.py"], "is a comparison"),
     (["compare", GPT2], "is no comparison"),
     (["compare", QUICK, "--config.compare.seeds=0"], "compare.seeds must be at least 1"),
     (["compare", QUICK, "--config.compare.workers=-1"], "compare.workers must be at least 0"),
